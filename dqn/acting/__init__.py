@@ -1,0 +1,1 @@
+"""Hands: exploration and the actor."""

@@ -1,0 +1,90 @@
+"""The front door of every verb: where configuration lives, and how an error becomes one sentence."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dqn.types import RunError, UsageError
+
+HERE = Path(__file__).resolve().parent
+CONF = next(path for path in (HERE / "conf", HERE.parent / "conf") if path.is_dir())  # wheel, checkout
+
+
+def option_names(cfg: Any, prefix: str = "") -> Iterator[str]:
+    """Every option of a configuration by its dotted name."""
+    for key in cfg:
+        if not str(key).startswith("_"):
+            yield f"{prefix}{key}"
+            if OmegaConf.is_dict(cfg) and isinstance(node := cfg._get_node(key), DictConfig) and not node._is_none():
+                if not node._is_missing() and not node._is_interpolation():
+                    yield from option_names(node, f"{prefix}{key}.")
+
+
+def _known_names() -> list[str]:
+    from hydra import compose, initialize_config_dir  # noqa: PLC0415  (only when something is wrong)
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return [*option_names(compose("config")), *(p.name for p in CONF.iterdir() if p.is_dir())]
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """' (did you mean …?)', or nothing where no name is near."""
+    found = difflib.get_close_matches(name, known, 1, 0.5)
+    return f" (did you mean {found[0]}?)" if found else ""
+
+
+def explain(error: BaseException) -> str:
+    """One sentence for an error of configuration."""
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        part = re.search(r"full_key: (\S+)", str(error))
+        reason = " ".join(str(error.__cause__).split()).replace(".__init__()", "")
+        return f"{part[1] + ': ' if part else ''}{reason.rstrip('.')}."
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        return f"{group}={choice} is not known{nearest(choice, [*error.options])}: choose one of {', '.join(error.options)}."
+    text = str(error)
+    unknown = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct|In '[^']+': Could not find '([^']+)'", text)
+    if unknown:
+        name = next(group for group in unknown.groups() if group)
+        return f"{name} is not an option{nearest(name, _known_names())}: python -m dqn.train --help lists them all."
+    missing = re.search(r"Missing mandatory value: (\S+)", text)
+    if missing:
+        return f"{missing[1]} has no value: set it with {missing[1]}=…"
+    return " ".join((text.strip().splitlines() or [type(error).__name__])[0].split())
+
+
+def fail(message: str, code: int) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def front_door(job: Callable[[], Any]) -> None:
+    """Run a Hydra job; bad input ends with one sentence and exit code 2, a broken run with one and code 1."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands errors on instead of printing them its own way
+    try:
+        job()
+    except UsageError as error:
+        fail(str(error), 2)
+    except RunError as error:
+        fail(str(error), 1)
+    except (HydraException, OmegaConfBaseException) as error:
+        cause = error.__cause__
+        if isinstance(error, InstantiationException) and isinstance(cause, (UsageError, RunError)):
+            fail(str(cause), 2)
+        fail(explain(error), 2)
+    except PermissionError as error:
+        fail(f"{error.filename} cannot be written ({error.strerror}): choose another place with run.dir=PATH.", 2)
+    except (NotADirectoryError, FileExistsError) as error:
+        fail(f"{error.filename} is not a directory: choose another place with run.dir=PATH.", 2)
+    except OSError as error:
+        fail(f"{error.filename or 'the system'}: {error.strerror or error}.", 1)

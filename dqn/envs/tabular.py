@@ -1,0 +1,111 @@
+"""Worlds of numbered states whose Q* is known by dynamic programming.
+
+They never terminate: Gymnasium's TimeLimit ends an episode by truncation, so their Q* is that of the infinite
+horizon and an agent that mistakes a truncation for an end is found out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from dqn.types import UsageError
+
+
+def value_iteration(
+    successor: np.ndarray, probability: np.ndarray, reward: np.ndarray, gamma: float, tolerance: float = 1e-10
+) -> np.ndarray:
+    """Q*: iterate Q(s, a) ← r(s, a) + γ Σ_j p_j(s, a) max_a′ Q(s_j(s, a), a′) until it moves less than `tolerance`.
+
+    successor [S, A, J] state numbers, probability [S, A, J], reward [S, A] → Q* [S, A]. Bellman (1957).
+    Errors: UsageError unless 0 ≤ γ < 1, where the iteration is a contraction.
+    """
+    if not 0 <= gamma < 1:
+        raise UsageError(f"Q* of a world without an end needs gamma below 1, got gamma={gamma}.")
+    q = np.zeros_like(reward)
+    while True:
+        new = reward + gamma * (probability * q.max(1)[successor]).sum(-1)
+        if np.abs(new - q).max() <= tolerance * (1 - gamma):
+            return new
+        q = new
+
+
+class TabularEnv(gymnasium.Env):
+    """A finite MDP given by tables: successor and probability [S, A, J], reward [S, A]; starts in any state.
+
+    `noise` is the standard deviation of a Gaussian added to every reward (Q* does not change).
+    """
+
+    metadata = {"render_modes": []}  # noqa: RUF012
+
+    def __init__(
+        self, successor: np.ndarray, probability: np.ndarray, reward: np.ndarray, noise: float = 0.0
+    ):
+        states, actions = reward.shape
+        self.successor, self.probability, self.reward, self.noise = successor, probability, reward, noise
+        self.cumulative = probability.cumsum(-1)[..., :-1]
+        self.observation_space = gymnasium.spaces.Discrete(states)
+        self.action_space = gymnasium.spaces.Discrete(actions)
+        self.state = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[int, dict]:
+        super().reset(seed=seed)
+        self.state = int(self.np_random.integers(len(self.reward)))
+        return self.state, {}
+
+    def step(self, action: int) -> tuple[int, float, bool, bool, dict]:
+        here = self.state, int(action)
+        branch = self.cumulative[here].searchsorted(self.np_random.random(), side="right")
+        self.state = int(self.successor[here][branch])
+        reward = float(self.reward[here])
+        if self.noise:
+            reward += self.noise * float(self.np_random.standard_normal())
+        return self.state, reward, False, False, {}
+
+    def optimal_q(self, gamma: float) -> np.ndarray:
+        """Q* [S, A] of the infinite horizon."""
+        return value_iteration(self.successor, self.probability, self.reward, gamma)
+
+
+class RandomMDP(TabularEnv):
+    """Random MDP: each (s, a) leads to `branching` distinct states with Dirichlet(1) probabilities, reward ~ U(0, 1).
+
+    Archibald, McKinnon & Thomas (1995), "On the generation of Markov decision processes" (Garnet).
+    Errors: UsageError when a size is not positive or `branching` exceeds `states`.
+    """
+
+    def __init__(
+        self, states: int = 1000, actions: int = 4, branching: int = 5, world_seed: int = 0, noise: float = 0.0
+    ):
+        if min(states, actions, branching) < 1 or branching > states:
+            raise UsageError(
+                f"RandomMDP needs states, actions ≥ 1 and 1 ≤ branching ≤ states, got states={states}, "
+                f"actions={actions}, branching={branching}."
+            )
+        rng = np.random.default_rng(world_seed)
+        successor = np.stack(
+            [rng.choice(states, branching, replace=False) for _ in range(states * actions)]
+        ).reshape(states, actions, branching)
+        probability = rng.dirichlet(np.ones(branching), (states, actions))
+        super().__init__(successor, probability, rng.random((states, actions)), noise)
+
+
+class Chain(TabularEnv):
+    """A row of states with the actions left (0) and right (1); rewards ~ U(0, 1), drawn once; walls at both ends.
+
+    With probability `slip` the step goes the other way.
+    Errors: UsageError when there are fewer than 2 states or `slip` is not a probability.
+    """
+
+    def __init__(self, states: int = 10, slip: float = 0.0, world_seed: int = 0, noise: float = 0.0):
+        if states < 2 or not 0 <= slip <= 1:
+            raise UsageError(f"Chain needs states ≥ 2 and 0 ≤ slip ≤ 1, got states={states}, slip={slip}.")
+        here = np.arange(states)
+        ways = np.stack([np.maximum(here - 1, 0), np.minimum(here + 1, states - 1)], -1)  # [S, 2]
+        successor = np.stack([ways, ways[:, ::-1]], -1)  # [S, A, 2]: as asked, and slipped
+        probability = np.broadcast_to(np.array([1 - slip, slip]), successor.shape)
+        super().__init__(
+            successor, probability, np.random.default_rng(world_seed).random((states, 2)), noise
+        )

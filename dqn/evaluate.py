@@ -1,0 +1,67 @@
+"""Evaluate a run's newest checkpoint: python -m dqn.evaluate run=RUN episodes=100."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from omegaconf import OmegaConf
+
+from dqn import build
+from dqn.acting.actor import Actor
+from dqn.cli import front_door, nearest
+from dqn.execution.device import choose_device
+from dqn.tracking.checkpoint import Checkpoints, write_text
+from dqn.tracking.seeding import generator
+from dqn.types import UsageError
+
+OPTIONS = {"run": None, "episodes": 100, "seed": None, "epsilon": None, "device": "auto"}
+USAGE = "usage: python -m dqn.evaluate run=RUN [episodes=100] [seed=…] [epsilon=…] [device=auto]"
+
+
+def evaluate() -> None:
+    """Whole episodes with raw rewards; writes `evaluation.json` beside the run's result and changes nothing else."""
+    if {"-h", "--help"} & {*sys.argv[1:]}:
+        print(USAGE)
+        return
+    options = OmegaConf.create(OPTIONS)
+    for argument in sys.argv[1:]:
+        name = argument.partition("=")[0]
+        if "=" not in argument or name not in OPTIONS:
+            raise UsageError(f"{name} is not an option{nearest(name, [*OPTIONS])}; {USAGE}.")
+    options.merge_with_dotlist(sys.argv[1:])
+    if options.run is None:
+        raise UsageError(f"No run was named; {USAGE}.")
+    if not isinstance(options.episodes, int) or options.episodes < 1:
+        raise UsageError(f"episodes must be a whole number ≥ 1, got {options.episodes!r}.")
+    if options.epsilon is not None and not 0 <= options.epsilon <= 1:
+        raise UsageError(f"epsilon must be between 0 and 1, got {options.epsilon!r}.")
+    directory = Path(options.run)
+    if not (directory / "config.yaml").is_file():
+        raise UsageError(f"run={options.run} is not a run's directory: it has no config.yaml.")
+    cfg = OmegaConf.load(directory / "config.yaml")
+    torch.set_num_threads(cfg.execution.threads)
+    device, _ = choose_device(options.device)
+    snapshot = Checkpoints(directory / "checkpoints").load(weights_only=True)
+    envs = build.environments(cfg, num_envs=1)
+    online = build.network(cfg, envs.spec)
+    prefix = "learner/online/"
+    online.load_state_dict({k.removeprefix(prefix): v for k, v in snapshot.tensors.items() if k.startswith(prefix)})
+    actor = Actor(online.to(device), build.instantiate(cfg.exploration), device, generator(cfg.seed, "unused", device))
+    evaluator = build.Evaluator(cfg, actor, device, envs.optimal_q(cfg.gamma))
+    result = evaluator(options.episodes, options.epsilon, options.seed)
+    envs.close()
+    result |= {"env_steps": snapshot.counters["env_steps"], "device": str(device)}
+    write_text(directory / "evaluation.json", json.dumps(result, indent=1))
+    print(f"{options.episodes} episodes at ε={result['epsilon']:g}: {result['mean']:.2f} ± {result['std']:.2f}")
+    print(f"Every return is in {(directory / 'evaluation.json').resolve()}")
+
+
+def main() -> None:
+    front_door(evaluate)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Engines: how a function is run, and on which device; they know nothing of reinforcement learning."""

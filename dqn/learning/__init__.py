@@ -1,0 +1,1 @@
+"""Mind: the objective and the learner that descends it."""

@@ -1,0 +1,90 @@
+"""The learner: descends the objective, keeps the target network."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dqn.types import Batch
+
+STATS = ("loss", "td_error", "q_mean", "q_max", "grad_norm")
+
+
+class Learner:
+    """θ ← θ − lr · clip(∇L(θ)); the target network follows at its own pace.
+
+    `polyak` ρ: a sync moves θ̄ ← θ̄ + ρ(θ − θ̄); ρ = 1 copies (Mnih et al., 2015), a small ρ after every update is
+    Lillicrap et al. (2016); `polyak=None` has no target network: θ̄ is θ. `lr_schedule` is a factor on the
+    optimizer's lr, a function of env_steps. `max_grad_norm` is a Euclidean bound on the whole gradient, or None.
+
+    Errors: ValueError for ρ outside (0, 1] or a bound that is not positive.
+    """
+
+    def __init__(
+        self,
+        online: nn.Module,
+        objective: Any,
+        optimizer: Callable[..., torch.optim.Optimizer],
+        polyak: float | None = 1.0,
+        max_grad_norm: float | None = None,
+        lr_schedule: Callable[[int], float] | None = None,
+    ):
+        if polyak is not None and not 0 < polyak <= 1:
+            raise ValueError(f"target.polyak must be in (0, 1], got {polyak}")
+        if max_grad_norm is not None and max_grad_norm <= 0:
+            raise ValueError(f"max_grad_norm must be > 0 or null, got {max_grad_norm}")
+        self.online, self.objective, self.polyak, self.max_grad_norm = online, objective, polyak, max_grad_norm
+        self.target = online if polyak is None else copy.deepcopy(online).requires_grad_(False)
+        self.parameters = list(online.parameters())
+        self.optimizer = optimizer(self.parameters)
+        self.lr_schedule = lr_schedule
+        self.lr = [group["lr"] for group in self.optimizer.param_groups]
+
+    def update(self, batch: Batch) -> Tensor:
+        """One gradient step; returns the statistics STATS [5], to be read at logging cadence."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.objective(self.online, self.target, batch)
+        loss.total.backward()
+        bound = float("inf") if self.max_grad_norm is None else self.max_grad_norm
+        norm = nn.utils.clip_grad_norm_(self.parameters, bound)
+        self.optimizer.step()
+        total = loss.total.detach()
+        return torch.stack([total, loss.td_error.abs().mean(), loss.q.mean(), loss.q.max(), norm])
+
+    @torch.no_grad()
+    def sync_target(self) -> None:
+        """θ̄ ← θ̄ + ρ(θ − θ̄), in place; nothing where there is no target network."""
+        if self.polyak is not None:
+            torch._foreach_lerp_([*self.target.parameters()], self.parameters, self.polyak)
+            for mine, theirs in zip(self.target.buffers(), self.online.buffers(), strict=True):
+                mine.copy_(theirs)
+
+    def set_lr(self, env_steps: int) -> None:
+        if self.lr_schedule is not None:
+            factor = self.lr_schedule(env_steps)
+            for group, lr in zip(self.optimizer.param_groups, self.lr, strict=True):
+                group["lr"] = lr * factor
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything the next update depends on, by name; the lr is the configuration's and is not in it."""
+        tensors = {f"online/{k}": v for k, v in self.online.state_dict().items()}
+        if self.polyak is not None:
+            tensors |= {f"target/{k}": v for k, v in self.target.state_dict().items()}
+        for i, p in enumerate(self.parameters):
+            tensors |= {f"optimizer/{i}/{k}": torch.as_tensor(v) for k, v in self.optimizer.state[p].items()}
+        return tensors
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        def part(name: str) -> dict[str, Tensor]:
+            return {k.removeprefix(name): v for k, v in state.items() if k.startswith(name)}
+
+        self.online.load_state_dict(part("online/"))
+        if self.polyak is not None:
+            self.target.load_state_dict(part("target/"))
+        moments = {i: part(f"optimizer/{i}/") for i in range(len(self.parameters))}
+        groups = self.optimizer.state_dict()["param_groups"]  # the configuration's, lr included
+        self.optimizer.load_state_dict({"state": {i: m for i, m in moments.items() if m}, "param_groups": groups})

@@ -1,0 +1,1 @@
+"""Functions with weights: layers, torsos, heads and the Q-network they make."""

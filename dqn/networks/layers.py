@@ -1,0 +1,36 @@
+"""Layers: the linear maps every torso and head is built from."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Linear(nn.Linear):
+    """y = W x + b for features x [..., in]; for state numbers x [...] int64 the same on one-hot vectors, y = W[:, x] + b.
+
+    The look-up spares the product with zeros: a table of a million states costs one column per sample.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.is_floating_point():
+            return super().forward(x)
+        y = F.embedding(x, self.weight.t())
+        return y if self.bias is None else y + self.bias
+
+
+class Table(Linear):
+    """The Q-table as a layer: W [out, in] without bias, starting at `value` everywhere. Watkins (1989)."""
+
+    def __init__(self, in_features: int, out_features: int, value: float = 0.0):
+        super().__init__(in_features, out_features, bias=False)
+        nn.init.constant_(self.weight, value)
+
+
+def normalisation(kind: str | None, features: int) -> nn.Module:
+    """The normalisation behind a hidden layer: `layer` (Ba et al., 2016) or none."""
+    if kind == "layer":
+        return nn.LayerNorm(features)
+    if kind in (None, "none"):
+        return nn.Identity()
+    raise ValueError(f"norm must be 'none' or 'layer', got {kind!r}")

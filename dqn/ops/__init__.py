@@ -1,0 +1,1 @@
+"""Mathematics: pure functions of tensors, each with its equation and its source."""

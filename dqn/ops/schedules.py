@@ -1,0 +1,29 @@
+"""Schedules: pure functions of a count, with absolute lengths, so that no resume or budget moves them."""
+
+from __future__ import annotations
+
+
+class Constant:
+    """value(t) = value."""
+
+    def __init__(self, value: float):
+        self.value = float(value)
+
+    def __call__(self, count: int) -> float:
+        return self.value
+
+
+class Linear:
+    """value(t) = start + (end − start) · clip((t − delay) / steps, 0, 1), t in env_steps.
+
+    Errors: ValueError when `steps` is not positive.
+    """
+
+    def __init__(self, start: float, end: float, steps: int, delay: int = 0):
+        if steps <= 0:
+            raise ValueError(f"a linear schedule needs steps > 0, got {steps}")
+        self.start, self.end, self.steps, self.delay = float(start), float(end), int(steps), int(delay)
+
+    def __call__(self, count: int) -> float:
+        progress = min(max((count - self.delay) / self.steps, 0.0), 1.0)
+        return self.start + (self.end - self.start) * progress

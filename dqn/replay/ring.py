@@ -1,0 +1,170 @@
+"""The ring: the stream of every environment as it happened, and the FIFO of its legal starts.
+
+Each environment writes its own column of rows. A row is a decision (obs, action, reward, terminated, truncated) or,
+marked `reset`, the last observation of an episode, where nothing was decided. So the row behind a decision always
+holds its true next observation, in every autoreset mode, and a frame is stored once.
+
+A start is legal when `window` further rows are written and it is a decision; the FIFO holds the legal starts of
+each environment, oldest first, so a uniform draw over the FIFO is exactly uniform over real transitions, with
+fixed shapes and no rejection. What a window finds behind an episode's end is masked by ops.returns.
+"""
+
+from __future__ import annotations
+
+from math import ceil, prod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dqn.types import Rows, Spec
+
+FIELDS = ("obs", "action", "reward", "terminated", "truncated", "reset")
+
+
+def _tensor_dtype(dtype: np.dtype) -> torch.dtype:
+    return torch.get_default_dtype() if dtype.kind == "f" else torch.from_numpy(np.empty(0, dtype)).dtype
+
+
+class Ring:
+    """Storage for the last `capacity` transitions of `num_envs` environments; obs [R, E, ...], the rest [R, E].
+
+    Episodes also need a row for their last observation: there is room for one per 16 decisions; where episodes are
+    shorter, fewer transitions are kept. Unwritten floats are NaN, so a row that was never written cannot go unseen.
+    Rows are numbered from 0 for ever; row w lies in slot w mod R.
+
+    Errors: ValueError when capacity or window are not positive.
+    """
+
+    def __init__(
+        self, spec: Spec, capacity: int, num_envs: int, window: int = 1, device: torch.device | str = "cpu"
+    ):
+        if capacity < 1 or window < 1:
+            raise ValueError(f"a ring needs capacity ≥ 1 and window ≥ 1, got {capacity} and {window}")
+        self.kept = ceil(capacity / num_envs)
+        self.rows, self.num_envs, self.window = self.rows_for(capacity, num_envs, window), num_envs, window
+        shape, dtype = (self.rows, num_envs), _tensor_dtype(spec.obs_dtype)
+        blank = {"fill_value": float("nan") if dtype.is_floating_point else 0, "device": device}
+        self.obs = torch.full((*shape, *spec.obs_shape), dtype=dtype, **blank)
+        self.action = torch.zeros(shape, dtype=torch.int64, device=device)
+        self.reward = torch.full(shape, float("nan"), device=device)
+        self.terminated = torch.zeros(shape, dtype=torch.bool, device=device)
+        self.truncated = torch.zeros(shape, dtype=torch.bool, device=device)
+        self.reset = torch.zeros(shape, dtype=torch.bool, device=device)
+        self.starts = torch.zeros(shape, dtype=torch.int64, device=device)  # FIFO of row numbers
+        self.written = torch.zeros(num_envs, dtype=torch.int64, device=device)  # rows so far
+        self.added = torch.zeros_like(self.written)  # starts that ever became legal
+        self.evicted = torch.zeros_like(self.written)  # starts that were overwritten since
+        self.env = torch.arange(num_envs, device=device)
+
+    @staticmethod
+    def rows_for(capacity: int, num_envs: int, window: int) -> int:
+        kept = ceil(capacity / num_envs)
+        return kept + ceil(kept / 16) + window + 1
+
+    @classmethod
+    def bytes_for(cls, spec: Spec, capacity: int, num_envs: int, window: int) -> int:
+        """Memory a ring of these sizes takes, in bytes."""
+        obs = prod(spec.obs_shape) * _tensor_dtype(spec.obs_dtype).itemsize
+        return (
+            cls.rows_for(capacity, num_envs, window)
+            * num_envs
+            * (obs + 8 + torch.get_default_dtype().itemsize + 3 + 8)
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return self.action.device
+
+    @property
+    def count(self) -> Tensor:
+        """Legal starts of each environment, [E]."""
+        return self.added - self.evicted
+
+    def __len__(self) -> int:
+        return int(self.count.sum())
+
+    def fill(self) -> float:
+        """How much of the capacity is in use, 0 to 1."""
+        return len(self) / (self.kept * self.num_envs)
+
+    def extend(self, rows: Rows) -> None:
+        """Write a block of K ticks and what is seen now (`rows.obs[K]`); K may be at most half the ring."""
+        block = {
+            f: torch.as_tensor(getattr(rows, f)).to(self.device) for f in FIELDS
+        }  # [K, E], obs [K+1, E, ...]
+        ticks = block["action"].shape[0]
+        most = ticks if rows.splits is None else 2 * ticks
+        if most >= self.rows:
+            raise ValueError(
+                f"a block of {ticks} ticks does not fit a ring of {self.rows} rows: raise replay.capacity"
+            )
+        before, arange = self.written, torch.arange(most, device=self.device)[:, None]
+        if rows.splits is None:
+            slot = (before + arange) % self.rows
+            self.written = before + ticks
+        else:  # the episode's last observation takes a row of its own behind the decision that ended it
+            splits = torch.as_tensor(rows.splits).to(self.device)
+            taken = 1 + splits.to(torch.int64)
+            slot = (before + taken.cumsum(0) - taken) % self.rows
+            self.written = before + taken.sum(0)
+            tick, env = splits.nonzero(as_tuple=True)
+            after = (slot[tick, env] + 1) % self.rows
+            self.obs[after, env] = torch.as_tensor(rows.final_obs).to(self.device)[tick, env]
+            self._mark_reset(after, env)
+        self.obs[slot, self.env] = block["obs"][:-1]
+        for field in FIELDS[1:]:
+            getattr(self, field)[slot, self.env] = block[field]
+        self.obs[self.written % self.rows, self.env] = block["obs"][-1]
+        self._register(before, arange)
+
+    def _mark_reset(self, slot: Tensor, env: Tensor) -> None:
+        self.action[slot, env] = 0
+        self.reward[slot, env] = 0.0
+        self.terminated[slot, env] = False
+        self.truncated[slot, env] = False
+        self.reset[slot, env] = True
+
+    def _register(self, before: Tensor, arange: Tensor) -> None:
+        """Append the starts whose window is now complete, drop those whose row is overwritten."""
+        row = before - self.window + 1 + arange  # [M, E] candidates, as row numbers
+        legal = (
+            (row >= 0) & (row <= self.written - self.window) & ~self.reset[row.clamp_min(0) % self.rows, self.env]
+        )
+        place = (self.added - 1 + legal.cumsum(0)) % self.rows
+        which, env = legal.nonzero(as_tuple=True)
+        self.starts[place[which, env], env] = row[which, env]
+        self.added = self.added + legal.sum(0)
+        oldest = self.evicted + arange
+        gone = (self.starts[oldest % self.rows, self.env] <= self.written - self.rows) & (oldest < self.added)
+        self.evicted = torch.maximum(self.evicted + gone.sum(0), self.added - self.kept)
+
+    def cut(self) -> None:
+        """End the running episodes here, as a truncation: the environments are about to be reset from outside."""
+        last = (self.written - 1).clamp_min(0) % self.rows
+        running = ~self.terminated[last, self.env] & ~self.reset[last, self.env] & (self.written > 0)
+        self.truncated[last, self.env] |= running
+
+    # What a checkpoint needs: the numbers whole, the rows since the last one.
+
+    NUMBERS = ("starts", "written", "added", "evicted")
+
+    def state(self) -> dict[str, Tensor]:
+        return {name: getattr(self, name) for name in self.NUMBERS}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        for name in self.NUMBERS:
+            getattr(self, name).copy_(state[name])
+
+    def rows_since(self, since: Tensor) -> dict[str, Tensor]:
+        """The rows from `since` [E] up to what is seen now, flat: slots [M] and each field [M, ...]."""
+        first = torch.maximum((since - 1).clamp_min(0), self.written - self.rows + 1)  # a cut rewrites one row
+        row = first + torch.arange(int((self.written - first).max()) + 1, device=self.device)[:, None]  # [M, E]
+        flat = ((row % self.rows) * self.num_envs + self.env)[row <= self.written]
+        return {"slot": flat, **{f: getattr(self, f).flatten(0, 1)[flat] for f in FIELDS}}
+
+    def restore_rows(self, chunk: dict[str, Tensor]) -> None:
+        for field in FIELDS:
+            getattr(self, field).view(-1, *getattr(self, field).shape[2:])[chunk["slot"]] = chunk[field].to(
+                self.device
+            )

@@ -1,0 +1,64 @@
+"""The stage: rows gathered in plain arrays and handed to the ring a block at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from dqn.types import Rows, Spec, Step
+
+
+class Stage:
+    """Room for `ticks` ticks of E environments. Every value is copied in, so an environment may reuse its buffers.
+
+    For each tick: `decide(obs, action)` before the environment steps, `happen(step)` after it.
+    """
+
+    def __init__(self, spec: Spec, num_envs: int, ticks: int):
+        shape = (ticks, num_envs)
+        real = np.float64 if torch.get_default_dtype() == torch.float64 else np.float32
+        self.obs = np.zeros((ticks + 1, num_envs, *spec.obs_shape), spec.obs_dtype)
+        self.action = np.zeros(shape, np.int64)
+        self.reward = np.zeros(shape, real)
+        self.terminated, self.truncated, self.reset = (np.zeros(shape, bool) for _ in range(3))
+        self.splits = np.zeros(shape, bool)
+        self.final_obs: np.ndarray | None = None
+        self.ticks, self.used = ticks, 0
+
+    @property
+    def full(self) -> bool:
+        return self.used == self.ticks
+
+    def decide(self, obs: np.ndarray, action: np.ndarray) -> None:
+        self.obs[self.used] = obs
+        self.action[self.used] = action
+
+    def happen(self, step: Step) -> None:
+        t = self.used
+        self.reward[t] = step.reward
+        self.terminated[t] = step.terminated
+        self.truncated[t] = step.truncated
+        self.reset[t] = step.reset
+        if step.final_obs is not None:
+            if self.final_obs is None:
+                self.final_obs = np.zeros_like(self.obs[1:])
+            self.final_obs[t] = step.final_obs
+            self.splits[t] = step.terminated | step.truncated
+        self.used = t + 1
+
+    def take(self, obs: np.ndarray) -> Rows:
+        """The rows so far as views, closed by what is seen now; the stage is empty afterwards."""
+        k, self.used = self.used, 0
+        self.obs[k] = obs
+        rows = Rows(
+            self.obs[: k + 1],
+            self.action[:k],
+            self.reward[:k],
+            self.terminated[:k],
+            self.truncated[:k],
+            self.reset[:k],
+        )
+        if self.final_obs is not None and self.splits[:k].any():
+            rows.final_obs, rows.splits = self.final_obs[:k], self.splits[:k].copy()
+            self.splits[:k] = False
+        return rows

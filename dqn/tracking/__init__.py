@@ -1,0 +1,1 @@
+"""The diary: log, checkpoints, evaluation, seeds."""

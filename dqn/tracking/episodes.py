@@ -1,0 +1,36 @@
+"""Raw returns and lengths of the episodes in a stream of rows, whatever the autoreset mode."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dqn.types import Rows
+
+
+class Episodes:
+    """Adds up rewards and decisions of each environment; reset rows count for nothing."""
+
+    def __init__(self, num_envs: int):
+        self.num_envs = num_envs
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget the running episodes: the environments were reset from outside."""
+        self.returns = np.zeros(self.num_envs)
+        self.lengths = np.zeros(self.num_envs, np.int64)
+
+    def extend(self, rows: Rows) -> list[tuple[float, int]]:
+        """(return, length) of every episode that ends in the block, in the order in which they end."""
+        done, decided = rows.terminated | rows.truncated, ~rows.reset
+        if not done.any():
+            self.returns += rows.reward.sum(0, dtype=np.float64)
+            self.lengths += decided.sum(0)
+            return []
+        finished = []
+        for t in range(len(done)):
+            self.returns += rows.reward[t]
+            self.lengths += decided[t]
+            for e in done[t].nonzero()[0]:
+                finished.append((float(self.returns[e]), int(self.lengths[e])))
+                self.returns[e], self.lengths[e] = 0.0, 0
+        return finished

@@ -1,0 +1,64 @@
+"""The meter: what a run adds up between two lines of the log."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from time import perf_counter
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dqn.tracking.logger import STAGES, memory_gb
+
+
+class Meter:
+    """Seconds by stage, finished episodes, and the sum of the learner's statistics `names`, kept on their device."""
+
+    def __init__(self, names: Sequence[str], device: torch.device):
+        self.names = names
+        self.seconds = dict.fromkeys(STAGES, 0.0)
+        self.recent: deque[float] = deque(maxlen=100)  # returns of the last episodes, for the progress line
+        self.finished: list[tuple[float, int]] = []  # (return, length) since the last reading
+        self.sums, self.updates = torch.zeros(len(names), device=device), 0
+        self.since = (perf_counter(), 0, 0, dict(self.seconds))
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        start = perf_counter()
+        yield
+        self.seconds[stage] += perf_counter() - start
+
+    def note_episodes(self, finished: list[tuple[float, int]]) -> None:
+        self.finished += finished
+        self.recent.extend(score for score, _ in finished)
+
+    def note_update(self, stats: Tensor) -> None:
+        self.sums += stats
+        self.updates += 1
+
+    def begin(self, env_steps: int, updates: int) -> None:
+        """Start the interval of the next reading here."""
+        self.since = (perf_counter(), env_steps, updates, dict(self.seconds))
+
+    def read(self, env_steps: int, updates: int) -> dict[str, float]:
+        """The numbers since the last reading, by tag; reading begins a new interval. The only read of a device."""
+        then, steps_then, updates_then, seconds = self.since
+        elapsed = max(perf_counter() - then, 1e-9)
+        numbers = {
+            "speed/env_steps_per_s": (env_steps - steps_then) / elapsed,
+            "speed/updates_per_s": (updates - updates_then) / elapsed,
+            "process/memory_gb": memory_gb(),
+            **{f"time/{stage}": (self.seconds[stage] - seconds[stage]) / elapsed for stage in STAGES},
+        }
+        if self.finished:
+            numbers["episode/return"], numbers["episode/length"] = map(float, np.mean(self.finished, axis=0))
+        if self.updates:
+            means = (self.sums / self.updates).tolist()
+            numbers |= {f"learner/{name}": mean for name, mean in zip(self.names, means, strict=True)}
+        self.finished, self.updates = [], 0
+        self.sums.zero_()
+        self.begin(env_steps, updates)
+        return numbers

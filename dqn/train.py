@@ -1,0 +1,159 @@
+"""Train an agent: python -m dqn.train [group=choice] [option=value]."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import signal
+import sys
+from pathlib import Path
+from time import perf_counter
+from types import FrameType
+from typing import Any
+
+import gymnasium
+import hydra
+import numpy as np
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from dqn import __version__, build
+from dqn.cli import CONF, front_door, option_names
+from dqn.tracking.checkpoint import write_text
+from dqn.tracking.logger import start_text_log
+from dqn.tracking.seeding import parameter_hash
+from dqn.trainer import Trainer
+from dqn.types import UsageError
+
+log = logging.getLogger("dqn")
+
+
+def stop_on_signals(trainer: Trainer) -> list[int]:
+    """The first Ctrl-C or SIGTERM lets the run end with a checkpoint, a second one ends it at once."""
+    caught: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if caught:
+            os._exit(128 + number)
+        caught.append(number)
+        trainer.stop = True
+        log.info("Stopping with a checkpoint; once more to stop at once.")
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handle)
+    return caught
+
+
+def train(cfg: DictConfig, directory: Path) -> dict[str, Any]:
+    """One run from the configuration to `result.json`; `cfg.resume` continues the run that lies in `directory`."""
+    started = perf_counter()
+    start_text_log(directory / "train.log")
+    snapshot = None
+    if cfg.resume is not None:
+        from dqn.tracking.checkpoint import Checkpoints  # noqa: PLC0415
+
+        snapshot = Checkpoints(directory / "checkpoints").load()
+    run = build.run(cfg, directory, snapshot and snapshot.counters["env_steps"] + 1)
+    trainer = run.trainer
+    log.info("%s", run.card)
+    if snapshot is None:
+        plain = OmegaConf.to_yaml(cfg)
+        write_text(directory / "config.yaml", plain)
+        trainer.logger.text("config", f"```yaml\n{plain}```")
+    else:
+        log.info("Resuming from %s", directory)
+        for line in trainer.restore(snapshot):
+            log.info("  restored %s", line)
+    caught = stop_on_signals(trainer)
+    try:
+        trainer.run()
+        if caught:
+            log.info("Stopped at %s steps. Continue with: python -m dqn.train resume=%s", f"{trainer.env_steps:,}", directory)
+            sys.exit(128 + caught[0])
+        result = finish(cfg, run, perf_counter() - started)
+    finally:
+        run.close()
+    return result
+
+
+def finish(cfg: DictConfig, run: build.Run, seconds: float) -> dict[str, Any]:
+    """The closing evaluation, `result.json`, and the lines that say what was reached and what to type next."""
+    trainer = run.trainer
+    evaluator, episodes = trainer.evaluate, cfg.tracking.final_episodes
+    trainer.evaluate = lambda: evaluator(episodes)  # type: ignore[call-arg]
+    evaluation = trainer.write_evaluation()
+    result = {
+        "evaluation": evaluation,
+        "env_steps": trainer.env_steps,
+        "updates": trainer.updates,
+        "seconds": seconds,
+        "seconds_by_stage": {k: round(v, 4) for k, v in trainer.meter.seconds.items()},
+        "parameter_hash": parameter_hash(trainer.learner.online.state_dict()),
+        "device": str(run.device),
+        "engine": cfg.execution.engine["_target_"].rpartition(".")[2],
+        "versions": {
+            "dqn": __version__, "python": platform.python_version(), "torch": torch.__version__,
+            "gymnasium": gymnasium.__version__, "numpy": np.__version__,
+        },
+    }  # fmt: skip
+    directory = trainer.directory
+    write_text(directory / "result.json", json.dumps(result, indent=1))
+    options = {n: OmegaConf.select(cfg, n) for n in option_names(cfg) if not n.startswith(("run", "resume"))}
+    flat = {n: v for n, v in options.items() if not OmegaConf.is_dict(v)}
+    trainer.logger.hparams(flat, {"evaluation/return": evaluation["mean"]})
+    known = evaluation.get("known_q")
+    if known:
+        log.info(
+            "|Q − Q*| over all states and actions: max %.4f, mean %.4f (range of Q* %.4f)",
+            known["max_error"], known["mean_error"], known["range"],
+        )  # fmt: skip
+    log.info(
+        "Greedy evaluation over %d episodes: %.2f ± %.2f  (%s steps, %s updates, %.1f s)",
+        evaluation["episodes"], evaluation["mean"], evaluation["std"], f"{trainer.env_steps:,}", f"{trainer.updates:,}", seconds,
+    )  # fmt: skip
+    log.info("Results are in %s", directory.resolve())
+    log.info("  evaluate:  python -m dqn.evaluate run=%s episodes=100", directory)
+    log.info("  curves:    tensorboard --logdir %s", directory)
+    return result
+
+
+def resume_arguments(arguments: list[str]) -> list[str]:
+    """`resume=RUN …`: the run's own composed configuration takes the place of conf/, the rest overrides it.
+
+    Errors: UsageError when RUN is no run's directory or a group is chosen anew.
+    """
+    run = next((a.partition("=")[2] for a in arguments if a.startswith("resume=")), "")
+    if run in ("", "null"):
+        return arguments
+    directory = Path(run)
+    if not (directory / "config.yaml").is_file():
+        raise UsageError(f"resume={run} is not a run's directory: it has no config.yaml.")
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+    for argument in arguments:
+        if argument.partition("=")[0] in groups:
+            raise UsageError(f"{argument}: a resumed run keeps its parts; only numbers can be changed beside resume=.")
+    return [
+        "--config-path", str(directory.resolve()), "--config-name", "config", *arguments,
+        f"hydra.run.dir={directory}", "hydra.output_subdir=null",
+        "hydra/job_logging=none", "hydra/hydra_logging=none",
+    ]  # fmt: skip
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def _job(cfg: DictConfig) -> None:
+    train(cfg, Path(HydraConfig.get().runtime.output_dir))
+
+
+def main() -> None:
+    def job() -> None:
+        sys.argv[1:] = resume_arguments(sys.argv[1:])
+        _job()
+
+    front_door(job)
+
+
+if __name__ == "__main__":
+    main()

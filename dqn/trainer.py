@@ -1,0 +1,266 @@
+"""The trainer: time. Collect, store, learn, sync, evaluate, log, checkpoint, all counted in env_steps."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dqn.learning.learner import STATS
+from dqn.tracking.checkpoint import Checkpoints, Snapshot, pack, save_batch, unpack
+from dqn.tracking.episodes import Episodes
+from dqn.tracking.logger import Logger, Progress
+from dqn.tracking.meter import Meter
+from dqn.tracking.seeding import stream
+from dqn.types import RunError, Step
+
+log = logging.getLogger("dqn")
+COUNTERS = ("env_steps", "updates", "points", "largest_reward")  # what a checkpoint keeps of the trainer's own
+
+
+@dataclass(frozen=True)
+class Times:
+    """When things happen, in env_steps (decisions of all environments together); a period of 0 means never.
+
+    `updates` gradient steps are due at every multiple of `train_every` behind `learning_starts`. The target network
+    is synced at every multiple of `target_period`, or after every update where that is 0.
+    """
+
+    steps: int
+    learning_starts: int
+    train_every: int
+    updates: int
+    target_period: int
+    log_every: int
+    evaluate_every: int
+    checkpoint_every: int
+
+    def updates_due(self, before: int, now: int) -> int:
+        """Gradient steps that became due in (before, now]."""
+        done, due = (max(0, count - self.learning_starts) // self.train_every for count in (before, now))
+        return (due - done) * self.updates
+
+    def next_stop(self, now: int) -> int:
+        """The first count behind `now` at which anything is due."""
+        behind = max(0, now - self.learning_starts) // self.train_every + 1
+        stops = [self.steps, self.learning_starts + behind * self.train_every]
+        periods = (self.target_period, self.log_every, self.evaluate_every, self.checkpoint_every)
+        return min(stops + [(now // period + 1) * period for period in periods if period])
+
+
+def crossed(before: int, now: int, period: int) -> bool:
+    """Whether a multiple of `period` lies in (before, now]."""
+    return period > 0 and now // period > before // period
+
+
+@dataclass
+class Trainer:
+    """One run. Parts come wired from `build`; the trainer says only when each acts.
+
+    `evaluate()` gives the numbers of one evaluation and changes nothing here. Every multiple of `checkpoint_every`
+    is a synchronisation point: environments are re-seeded from (seed, number of the point) and reset, the running
+    episodes are cut by a truncation. A checkpoint at any other moment (an interruption, the end) also holds the
+    actions since the last point, which replayed bring the environments back; so every resume is exact.
+    """
+
+    envs: Any
+    actor: Any
+    memory: Any
+    stage: Any
+    learner: Any
+    update: Callable[[], tuple[Tensor, Any]]  # sample and learn once, captured: STATS and the batch
+    evaluate: Callable[[], dict[str, Any]]
+    times: Times
+    seed: int
+    gamma: float
+    directory: Path
+    logger: Logger
+
+    def __post_init__(self) -> None:
+        self.env_steps = self.updates = self.points = 0
+        self.largest_reward, self.warned, self.stop = 0.0, False, False
+        self.saved_at, self.shown_at = -1, 0.0
+        self.obs, self.batch = np.zeros(0), None
+        self.actions: list[np.ndarray] = []  # since the last synchronisation point
+        self.episodes = Episodes(self.envs.num_envs)
+        self.meter = Meter(STATS, self.memory.ring.device)
+        self.checkpoints = Checkpoints(self.directory / "checkpoints")
+        self.saved_rows = torch.zeros_like(self.memory.ring.written)
+        self.parts = {"learner": self.learner, "memory": self.memory, "actor": self.actor, "trainer": self}
+
+    def run(self) -> None:
+        """From where the run stands to `times.steps`, or until `stop` is set; ends with a checkpoint."""
+        times = self.times
+        progress = Progress(times.steps, self.env_steps)
+        self.meter.begin(self.env_steps, self.updates)
+        if not self.points:
+            self.synchronise()
+        try:
+            while self.env_steps < times.steps and not self.stop:
+                before = self.env_steps
+                self.collect(times.next_stop(before))
+                self.learn(times.updates_due(before, self.env_steps))
+                if crossed(before, self.env_steps, times.target_period):
+                    with self.meter.timed("sync"):
+                        self.learner.sync_target()
+                if crossed(before, self.env_steps, times.evaluate_every) and self.env_steps < times.steps:
+                    self.write_evaluation()
+                if crossed(before, self.env_steps, times.log_every) or self.env_steps >= times.steps:
+                    self.write_log()
+                if crossed(before, self.env_steps, times.checkpoint_every):
+                    self.synchronise()
+                    self.checkpoint()
+                if perf_counter() - self.shown_at > 0.1:
+                    self.shown_at = perf_counter()
+                    progress.update(self.env_steps, self.meter.recent)
+            progress.update(self.env_steps, self.meter.recent)
+        finally:
+            progress.close()
+        self.checkpoint()
+
+    def collect(self, until: int) -> None:
+        """Act and step until env_steps reaches `until`; rows go to the ring a block at a time."""
+        spent_act = spent_env = 0.0
+        while self.env_steps < until:
+            t0 = perf_counter()
+            action = self.actor.act(self.obs, self.env_steps)
+            self.stage.decide(self.obs, action)
+            t1 = perf_counter()
+            step = self.envs.step(action)
+            t2 = perf_counter()
+            self.stage.happen(step)
+            self.actions.append(action)
+            self.obs = step.obs
+            self.env_steps += self.envs.num_envs - int(np.count_nonzero(step.reset))
+            spent_act, spent_env = spent_act + t1 - t0, spent_env + t2 - t1
+            if self.stage.full:
+                self.store()
+        self.meter.seconds["act"] += spent_act
+        self.meter.seconds["env"] += spent_env
+        self.store()
+
+    def store(self) -> None:
+        with self.meter.timed("store"):
+            if self.stage.used:
+                rows = self.stage.take(self.obs)
+                self.meter.note_episodes(self.episodes.extend(rows))
+                self.largest_reward = max(self.largest_reward, float(np.abs(rows.reward).max()))
+                self.memory.ring.extend(rows)
+
+    def learn(self, updates: int) -> None:
+        """`updates` gradient steps; on a CPU each loss is checked at once, on a GPU when the log is written."""
+        if not updates or not len(self.memory.ring):
+            return
+        with self.meter.timed("update"):
+            self.learner.set_lr(self.env_steps)
+            for _ in range(updates):
+                stats, self.batch = self.update()
+                self.updates += 1
+                self.meter.note_update(stats)
+                if stats.device.type == "cpu" and not stats[0].isfinite():
+                    self.diverged()
+                if not self.times.target_period:
+                    self.learner.sync_target()
+
+    def diverged(self) -> None:
+        path = self.directory / "diverged.safetensors"
+        save_batch(path, self.batch)
+        raise RunError(
+            f"The loss is not finite at update {self.updates} (env_steps {self.env_steps}); the batch is in {path}: "
+            "lower optimizer.lr or set max_grad_norm, and look for rewards or observations that are not finite."
+        )
+
+    def write_evaluation(self) -> dict[str, Any]:
+        """Evaluate and log it; the whole result is returned."""
+        with self.meter.timed("evaluate"):
+            result = self.evaluate()
+        known = {f"qstar/{k}": v for k, v in result.get("known_q", {}).items() if k.endswith("_error")}
+        self.logger.scalars({"evaluation/return": result["mean"], **known}, self.env_steps)
+        return result
+
+    def write_log(self) -> None:
+        """The only place where the numbers of the learner are read."""
+        with self.meter.timed("log"):
+            numbers = self.meter.read(self.env_steps, self.updates)
+            numbers |= {
+                "replay/fill": self.memory.ring.fill(),
+                "exploration/epsilon": self.actor.exploration.epsilon(self.env_steps),
+                "learner/lr": float(self.learner.optimizer.param_groups[0]["lr"]),
+            }
+            self.logger.scalars(numbers, self.env_steps)
+            if not np.isfinite(numbers.get("learner/loss", 0.0)):
+                self.diverged()
+            self.warn_large_q(numbers.get("learner/q_max", 0.0))
+
+    def warn_large_q(self, q_max: float) -> None:
+        bound = self.largest_reward / (1 - self.gamma) if self.gamma < 1 else float("inf")
+        if q_max > bound * 1.01 + 1e-6 and not self.warned:
+            self.warned = True
+            log.warning(
+                "Q has grown to %.4g, above the largest possible return %.4g = max|r|/(1−γ): it is overestimating; "
+                "try backup=double_q, a lower optimizer.lr or a longer target.period.", q_max, bound,
+            )  # fmt: skip
+
+    # Resume: the state of time itself, and the two ways into it.
+
+    def synchronise(self) -> None:
+        """Cut the running episodes and begin every environment anew from (seed, number of this point)."""
+        ring, envs = self.memory.ring, self.envs
+        last, begun = self.obs, bool(self.points)
+        self.obs = envs.reset(stream(self.seed, "env", self.points))
+        self.points += 1
+        self.actions = []
+        self.episodes.begin()
+        if begun:
+            ring.cut()
+            none, over = np.zeros(envs.num_envs), np.zeros(envs.num_envs, bool)
+            self.stage.decide(last, none.astype(np.int64))
+            self.stage.happen(Step(self.obs, none, over, over, ~over))
+            ring.extend(self.stage.take(self.obs))
+
+    def checkpoint(self) -> None:
+        if self.saved_at == self.env_steps:
+            return
+        with self.meter.timed("checkpoint"):
+            counters = {name: getattr(self, name) for name in COUNTERS} | {"seconds": self.meter.seconds}
+            ring = self.memory.ring
+            rows = ring.rows_since(self.saved_rows)
+            self.checkpoints.save(self.env_steps, pack(self.parts), rows, ring.written, ring.rows, counters)
+            self.saved_rows, self.saved_at = ring.written, self.env_steps
+            self.logger.flush()
+
+    def restore(self, snapshot: Snapshot) -> Iterator[str]:
+        """Continue from a checkpoint; yields a line about each restored part."""
+        for name in COUNTERS:
+            setattr(self, name, snapshot.counters[name])
+        self.meter.seconds.update(snapshot.counters["seconds"])
+        for chunk in snapshot.chunks:
+            self.memory.ring.restore_rows(chunk)
+        yield f"replay: {len(snapshot.chunks)} chunks of rows"
+        yield from unpack(self.parts, snapshot.tensors)
+        yield f"counters: {self.env_steps:,} env_steps, {self.updates:,} updates"
+        self.saved_rows, self.saved_at = self.memory.ring.written.clone(), self.env_steps
+
+    def state(self) -> dict[str, Tensor]:
+        actions = np.stack(self.actions) if self.actions else np.zeros((0, self.envs.num_envs), np.int64)
+        arrays = (self.obs, actions, self.episodes.returns, self.episodes.lengths)
+        return dict(zip(("obs", "actions", "returns", "lengths"), map(torch.from_numpy, arrays), strict=True))
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Bring the environments back: begin the last point again and replay the actions since."""
+        self.obs = self.envs.reset(stream(self.seed, "env", self.points - 1))
+        self.actions = list(state["actions"].numpy())
+        for action in self.actions:
+            self.obs = self.envs.step(action).obs
+        self.episodes.returns, self.episodes.lengths = state["returns"].numpy(), state["lengths"].numpy()
+        if not np.array_equal(self.obs, state["obs"].numpy(), equal_nan=self.obs.dtype.kind == "f"):
+            log.warning("The environment is not deterministic given a seed: this resume begins new episodes.")
+            self.obs = state["obs"].numpy()
+            self.synchronise()

@@ -1,0 +1,97 @@
+"""The vocabulary every room shares.
+
+Shapes: **T** time, **B** batch, **E** environments, **A** actions, **N** atoms, **K** ticks of a block,
+**S** states. `# [T, B]` stands where a tensor is first named. `done` = terminated or truncated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+
+class UsageError(Exception):
+    """Bad input by the user: the message is one sentence that says what to change. Exit code 2."""
+
+
+class RunError(Exception):
+    """A run cannot go on, though its input was good: the message says what happened and where. Exit code 1."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a world looks like to an agent: the observation's shape and dtype, the number of actions.
+
+    `states` is the number of states when observations are state numbers (Discrete), else 0.
+    """
+
+    obs_shape: tuple[int, ...]
+    obs_dtype: np.dtype
+    num_actions: int
+    states: int = 0
+
+
+@dataclass
+class Step:
+    """One tick of E environments, as the adapter of the environment reports it.
+
+    `reset[e]`: this tick was not a decision but the autoreset of environment e, its action was ignored.
+    `final_obs[e]`: the last observation of the episode that ended at this tick, where `obs[e]` already belongs
+    to the next one (autoreset modes SAME_STEP and DISABLED; None in NEXT_STEP, and at ticks where nothing ended).
+    """
+
+    obs: np.ndarray  # [E, ...] what is seen after the tick
+    reward: np.ndarray  # [E]
+    terminated: np.ndarray  # [E] bool
+    truncated: np.ndarray  # [E] bool
+    reset: np.ndarray  # [E] bool
+    final_obs: np.ndarray | None = None  # [E, ...], valid where done
+
+
+@dataclass
+class Rows:
+    """A block of K ticks of E environments, as they happened; `obs` has one row more: what is seen now."""
+
+    obs: Any  # [K+1, E, ...]
+    action: Any  # [K, E]
+    reward: Any  # [K, E]
+    terminated: Any  # [K, E] bool
+    truncated: Any  # [K, E] bool
+    reset: Any  # [K, E] bool
+    final_obs: Any = None  # [K, E, ...] valid where done and used only if `splits`
+    splits: Any = None  # [K, E] bool: the episode ended here and obs[k+1] belongs to the next one
+
+
+@dataclass
+class Batch:
+    """What a learner sees, time-major; a transition is a sequence of length one.
+
+    `discount` is data: the product of γ over the steps of the return, 0 behind a termination.
+    """
+
+    obs: Tensor  # [T+s, B, ...]  values are read at obs[:T], bootstraps at obs[s:]
+    action: Tensor  # [T, B] int64
+    reward: Tensor  # [T, B] the n-step return without its bootstrap
+    discount: Tensor  # [T, B]
+    weight: Tensor  # [B] importance of each column in the loss
+
+
+@dataclass
+class Values:
+    """What a head says of the return: `q` for acting and backups, `z` (atoms) for losses, `tau` their fractions."""
+
+    q: Tensor  # [..., A]
+    z: Tensor | None = None  # [..., A, N]
+    tau: Tensor | None = None  # [..., N]
+
+
+@dataclass
+class Backup:
+    """Which future value stands in at s′: a distribution over next actions and two numbers."""
+
+    pi: Tensor  # [T, B, A]
+    bonus: Tensor | float = 0.0  # [T, B] added to the reward
+    entropy: Tensor | float = 0.0  # [T, B] added to the next value
