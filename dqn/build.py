@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,12 @@ def evaluation_environments(cfg: DictConfig, episodes: int) -> GymEnvs:
     )
 
 
+def function(node: DictConfig) -> Any:
+    """A part that is a function with its numbers filled in; freed from Hydra's checks, which every call would repeat."""
+    made = instantiate(node)
+    return partial(made.func, *made.args, **made.keywords) if isinstance(made, partial) else made
+
+
 def network(cfg: DictConfig, spec: Spec) -> QNetwork:
     """A Q-network on the CPU with parameters drawn from the run's own stream."""
     with torch.random.fork_rng(devices=[]):
@@ -194,7 +201,7 @@ def run(cfg: DictConfig, directory: Path, purge_step: int | None = None) -> Run:
     ring = Ring(spec, cfg.replay.capacity, envs.num_envs, window=cfg.n_step, device=device)
     memory = Memory(ring, sampler, cfg.gamma, cfg.n_step, generator(seed, "replay", device))
     engine = instantiate(cfg.execution.engine)
-    objective = Objective(instantiate(cfg.backup), instantiate(cfg.transform))
+    objective = Objective(function(cfg.backup), instantiate(cfg.transform))
     learner = Learner(
         online, objective, instantiate(cfg.optimizer), cfg.target.polyak, cfg.max_grad_norm, instantiate(cfg.lr_schedule)
     )  # fmt: skip

@@ -23,7 +23,8 @@ class EnvironmentFailure(RunError):
 
 
 class Watched(gymnasium.Wrapper):
-    """Lets an exception of environment `index` say where it happened."""
+    """Lets an exception of environment `index` say where it happened, and copies an episode's last observation,
+    which Gymnasium's SAME_STEP hands on as it is while the reset may already write into its buffer."""
 
     def __init__(self, env: gymnasium.Env, index: int):
         super().__init__(env)
@@ -44,9 +45,12 @@ class Watched(gymnasium.Wrapper):
     def step(self, action: Any) -> Any:
         self.steps += 1
         try:
-            return self.env.step(action)
+            obs, reward, terminated, truncated, info = self.env.step(action)
         except Exception as error:
             raise self._failure(error) from error
+        if terminated or truncated:
+            obs = np.copy(obs)
+        return obs, reward, terminated, truncated, info
 
 
 def _make_one(

@@ -1,7 +1,7 @@
 """Worlds of numbered states whose Q* is known by dynamic programming.
 
-They never terminate: Gymnasium's TimeLimit ends an episode by truncation, so their Q* is that of the infinite
-horizon and an agent that mistakes a truncation for an end is found out.
+Gymnasium's TimeLimit ends an episode by truncation, so their Q* is that of the infinite horizon, and an agent that
+mistakes a truncation for an end is found out.
 """
 
 from __future__ import annotations
@@ -15,18 +15,25 @@ from dqn.types import UsageError
 
 
 def value_iteration(
-    successor: np.ndarray, probability: np.ndarray, reward: np.ndarray, gamma: float, tolerance: float = 1e-10
+    successor: np.ndarray,
+    probability: np.ndarray,
+    reward: np.ndarray,
+    gamma: float,
+    final: np.ndarray | None = None,
+    tolerance: float = 1e-10,
 ) -> np.ndarray:
     """Q*: iterate Q(s, a) ← r(s, a) + γ Σ_j p_j(s, a) max_a′ Q(s_j(s, a), a′) until it moves less than `tolerance`.
 
-    successor [S, A, J] state numbers, probability [S, A, J], reward [S, A] → Q* [S, A]. Bellman (1957).
+    successor [S, A, J] state numbers, probability [S, A, J], reward [S, A] → Q* [S, A]; the value of `final` states
+    [S] bool is 0. Bellman (1957).
     Errors: UsageError unless 0 ≤ γ < 1, where the iteration is a contraction.
     """
     if not 0 <= gamma < 1:
         raise UsageError(f"Q* of a world without an end needs gamma below 1, got gamma={gamma}.")
+    lives = 1.0 if final is None else ~final
     q = np.zeros_like(reward)
     while True:
-        new = reward + gamma * (probability * q.max(1)[successor]).sum(-1)
+        new = reward + gamma * (probability * (lives * q.max(1))[successor]).sum(-1)
         if np.abs(new - q).max() <= tolerance * (1 - gamma):
             return new
         q = new
@@ -35,16 +42,23 @@ def value_iteration(
 class TabularEnv(gymnasium.Env):
     """A finite MDP given by tables: successor and probability [S, A, J], reward [S, A]; starts in any state.
 
-    `noise` is the standard deviation of a Gaussian added to every reward (Q* does not change).
+    `noise` is the standard deviation of a Gaussian added to every reward (Q* does not change). The last `final`
+    states end the episode when they are reached.
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012
 
     def __init__(
-        self, successor: np.ndarray, probability: np.ndarray, reward: np.ndarray, noise: float = 0.0
+        self,
+        successor: np.ndarray,
+        probability: np.ndarray,
+        reward: np.ndarray,
+        noise: float = 0.0,
+        final: int = 0,
     ):
         states, actions = reward.shape
         self.successor, self.probability, self.reward, self.noise = successor, probability, reward, noise
+        self.final = np.arange(states) >= states - final
         self.cumulative = probability.cumsum(-1)[..., :-1]
         self.observation_space = gymnasium.spaces.Discrete(states)
         self.action_space = gymnasium.spaces.Discrete(actions)
@@ -52,7 +66,7 @@ class TabularEnv(gymnasium.Env):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[int, dict]:
         super().reset(seed=seed)
-        self.state = int(self.np_random.integers(len(self.reward)))
+        self.state = int(self.np_random.integers(np.count_nonzero(~self.final)))
         return self.state, {}
 
     def step(self, action: int) -> tuple[int, float, bool, bool, dict]:
@@ -62,11 +76,13 @@ class TabularEnv(gymnasium.Env):
         reward = float(self.reward[here])
         if self.noise:
             reward += self.noise * float(self.np_random.standard_normal())
-        return self.state, reward, False, False, {}
+        return self.state, reward, bool(self.final[self.state]), False, {}
 
     def optimal_q(self, gamma: float) -> np.ndarray:
-        """Q* [S, A] of the infinite horizon."""
-        return value_iteration(self.successor, self.probability, self.reward, gamma)
+        """Q* [S, A] of the infinite horizon; NaN in final states, where nothing is ever decided."""
+        q = value_iteration(self.successor, self.probability, self.reward, gamma, self.final)
+        q[self.final] = np.nan
+        return q
 
 
 class RandomMDP(TabularEnv):
@@ -77,19 +93,25 @@ class RandomMDP(TabularEnv):
     """
 
     def __init__(
-        self, states: int = 1000, actions: int = 4, branching: int = 5, world_seed: int = 0, noise: float = 0.0
+        self,
+        states: int = 1000,
+        actions: int = 4,
+        branching: int = 5,
+        world_seed: int = 0,
+        noise: float = 0.0,
+        final: int = 0,
     ):
-        if min(states, actions, branching) < 1 or branching > states:
+        if min(states, actions, branching) < 1 or branching > states or not 0 <= final < states:
             raise UsageError(
-                f"RandomMDP needs states, actions ≥ 1 and 1 ≤ branching ≤ states, got states={states}, "
-                f"actions={actions}, branching={branching}."
+                f"RandomMDP needs states, actions ≥ 1, 1 ≤ branching ≤ states and 0 ≤ final < states, got "
+                f"states={states}, actions={actions}, branching={branching}, final={final}."
             )
         rng = np.random.default_rng(world_seed)
         successor = np.stack(
             [rng.choice(states, branching, replace=False) for _ in range(states * actions)]
         ).reshape(states, actions, branching)
         probability = rng.dirichlet(np.ones(branching), (states, actions))
-        super().__init__(successor, probability, rng.random((states, actions)), noise)
+        super().__init__(successor, probability, rng.random((states, actions)), noise, final)
 
 
 class Chain(TabularEnv):

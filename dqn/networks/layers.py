@@ -27,10 +27,8 @@ class Table(Linear):
         nn.init.constant_(self.weight, value)
 
 
-def normalisation(kind: str | None, features: int) -> nn.Module:
-    """The normalisation behind a hidden layer: `layer` (Ba et al., 2016) or none."""
-    if kind == "layer":
-        return nn.LayerNorm(features)
-    if kind in (None, "none"):
-        return nn.Identity()
-    raise ValueError(f"norm must be 'none' or 'layer', got {kind!r}")
+def normalisation(kind: str | None, features: int) -> list[nn.Module]:
+    """What stands behind a hidden layer: `layer` is LayerNorm (Ba et al., 2016), `null` nothing."""
+    if kind not in (None, "layer"):
+        raise ValueError(f"torso.norm must be null or 'layer', got {kind!r}")
+    return [nn.LayerNorm(features)] if kind == "layer" else []

@@ -50,7 +50,7 @@ class MLP(nn.Module):
         width = spec.states or int(torch.tensor(spec.obs_shape).prod())
         layers: list[nn.Module] = []
         for out in hidden:
-            layers += [layer(width, out), normalisation(norm, out), nn.ReLU()]
+            layers += [layer(width, out), *normalisation(norm, out), nn.ReLU()]
             width = out
         if spec.states:  # a one-hot input has one active entry: its fan-in is 1, not the number of states
             nn.init.uniform_(layers[0].weight, -1.0, 1.0)  # type: ignore[arg-type]

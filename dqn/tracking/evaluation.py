@@ -48,12 +48,12 @@ def play(act: Callable[[np.ndarray], np.ndarray], envs: Any, episodes: int, seed
 def known_values(
     network: nn.Module, optimal: np.ndarray, device: torch.device, gamma: float
 ) -> dict[str, float]:
-    """Distance to a known Q* [S, A] over all states: max |Q − Q*|, mean |Q − Q*|, and Q*'s range to judge them by."""
+    """Distance to a known Q* [S, A] over all states where it is defined: max |Q − Q*|, mean |Q − Q*|, and Q*'s range to judge them by."""
     q = network(torch.arange(len(optimal), device=device)).q.cpu().numpy()
     error = np.abs(q - optimal)
     return {
-        "max_error": float(error.max()),
-        "mean_error": float(error.mean()),
-        "range": float(optimal.max() - optimal.min()),
+        "max_error": float(np.nanmax(error)),
+        "mean_error": float(np.nanmean(error)),
+        "range": float(np.nanmax(optimal) - np.nanmin(optimal)),
         "gamma": gamma,
     }

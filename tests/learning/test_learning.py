@@ -1,0 +1,137 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from dqn.learning.learner import STATS, Learner
+from dqn.learning.objective import Objective
+from dqn.networks.heads import Expected
+from dqn.networks.qnetwork import QNetwork
+from dqn.networks.torsos import MLP
+from dqn.ops.backups import double_q, q_learning
+from dqn.ops.transforms import Identity, SignedHyperbolic
+from dqn.types import Batch, Spec
+
+SPEC = Spec((3,), np.dtype(np.float64), 4)
+
+
+@pytest.fixture(autouse=True)
+def double_precision():
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(0)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def network():
+    return QNetwork(torso := MLP(SPEC, [8]), Expected(torso.features, 4))
+
+
+def batch(size=16, weight=None):
+    return Batch(
+        torch.randn(2, size, 3), torch.randint(4, (1, size)), torch.randn(1, size),
+        0.9 * (torch.rand(1, size) < 0.8).double(), torch.ones(size) if weight is None else weight,
+    )  # fmt: skip
+
+
+def learner(polyak=1.0, **kwargs):
+    return Learner(network(), Objective(q_learning, Identity()), lambda p: torch.optim.SGD(p, lr=0.1), polyak, **kwargs)
+
+
+@pytest.mark.parametrize("backup", [q_learning, double_q])
+@pytest.mark.parametrize("transform", [Identity(), SignedHyperbolic(1e-2)])
+def test_targets_are_the_closed_form(backup, transform):
+    online, target, data = network(), network(), batch()
+    atoms, _ = Objective(backup, transform).targets(online, target, data, data.obs[1:])
+    for b in range(16):
+        q = target(data.obs[1, b]).q
+        best = (q if backup is q_learning else online(data.obs[1, b]).q).argmax()
+        want = transform(data.reward[0, b] + data.discount[0, b] * transform.inverse(q[best]))
+        assert atoms[0, b, 0].item() == pytest.approx(want.item(), abs=1e-12)
+
+
+def test_a16_the_gradient_is_semi_and_equals_a_numeric_one():
+    online, target, data = network(), network(), batch()
+    objective = Objective(q_learning, Identity())
+    objective(online, target, data).total.backward()
+    assert all(p.grad is None for p in target.parameters())
+    frozen = copy.deepcopy(online)  # as its own target: the bootstrap must not move with the parameters
+    parameter = online.head.q.weight
+    analytic, step = parameter.grad[1, 2].item(), 1e-6
+    losses = []
+    with torch.no_grad():
+        for sign in (1, -2):
+            parameter[1, 2] += sign * step
+            losses.append(objective(online, target, data).total.item())
+        parameter[1, 2] += step
+    assert analytic == pytest.approx((losses[0] - losses[1]) / (2 * step), rel=1e-5)
+    online.zero_grad()
+    objective(online, online, data).total.backward()
+    shared = parameter.grad.clone()
+    online.zero_grad()
+    objective(online, frozen, data).total.backward()
+    assert torch.equal(shared, parameter.grad)
+
+
+def test_a10_the_gradient_scales_with_the_importance_weight():
+    online, target, data = network(), network(), batch(1)
+    grads = []
+    for weight in (1.0, 0.25):
+        online.zero_grad()
+        data.weight = torch.tensor([weight])
+        Objective(q_learning, Identity())(online, target, data).total.backward()
+        grads.append(online.head.q.weight.grad.clone())
+    assert torch.allclose(grads[0] * 0.25, grads[1])
+
+
+def test_a15_a_loss_of_the_wrong_shape_is_refused():
+    online, data = network(), batch()
+    data.weight = torch.ones(16, 1)
+    with pytest.raises(ValueError, match=r"\[T, B\]"):
+        Objective(q_learning, Identity())(online, online, data)
+
+
+def test_a17_the_soft_step_is_the_closed_form_and_storage_is_distinct():
+    mind = learner(polyak=0.1)
+    before = [p.clone() for p in mind.target.parameters()]
+    mind.update(batch())
+    mind.sync_target()
+    for old, theirs, mine in zip(before, mind.online.parameters(), mind.target.parameters(), strict=True):
+        assert torch.allclose(mine, old + 0.1 * (theirs - old))
+        assert mine.data_ptr() != theirs.data_ptr()
+        assert not mine.requires_grad
+    hard = learner(polyak=1.0)
+    hard.update(batch())
+    hard.sync_target()
+    assert all(map(torch.equal, hard.online.parameters(), hard.target.parameters()))
+    shared = learner(polyak=None)
+    assert shared.target is shared.online
+
+
+def test_the_gradient_is_clipped_to_the_bound_and_reported_unclipped():
+    free, bound = learner(), learner(max_grad_norm=1e-3)
+    bound.online.load_state_dict(free.online.state_dict())
+    bound.target.load_state_dict(free.target.state_dict())
+    data, start = batch(), [p.clone() for p in free.parameters]
+    stats = dict(zip(STATS, free.update(data).tolist(), strict=True))
+    assert dict(zip(STATS, bound.update(data).tolist(), strict=True)) == pytest.approx(stats)
+    for p0, p1, p2 in zip(start, free.parameters, bound.parameters, strict=True):
+        assert torch.allclose((p2 - p0) * stats["grad_norm"], (p1 - p0) * 1e-3, rtol=1e-3)
+
+
+def test_state_round_trip_continues_exactly():
+    mind = Learner(network(), Objective(q_learning, Identity()), lambda p: torch.optim.Adam(p, lr=1e-2), 1.0)
+    data = batch()
+    mind.update(data)
+    saved = {k: v.clone() for k, v in mind.state().items()}
+    twin = Learner(network(), Objective(q_learning, Identity()), lambda p: torch.optim.Adam(p, lr=1e-2), 1.0)
+    twin.load(saved)
+    assert torch.equal(mind.update(data), twin.update(data))
+    assert all(map(torch.equal, mind.parameters, twin.parameters))
+
+
+def test_options_are_checked():
+    for bad in ({"polyak": 0.0}, {"polyak": 1.5}, {"max_grad_norm": 0.0}):
+        with pytest.raises(ValueError, match="must be"):
+            learner(**bad)

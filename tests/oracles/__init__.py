@@ -1,0 +1,1 @@
+"""Slow and obvious: what the package must agree with. Nothing here imports dqn."""
