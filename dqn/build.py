@@ -68,7 +68,8 @@ def check(cfg: DictConfig) -> None:
         for name in node:
             if name not in known:
                 full = f"{section}.{name}" if section else str(name)
-                raise UsageError(f"{full} is not an option{nearest(full, [*option_names(cfg)])}: remove it.")
+                others = [other for other in option_names(cfg) if other != full]
+                raise UsageError(f"{full} is not an option{nearest(full, others)}: remove it.")
     for name, least in AT_LEAST.items():
         value = OmegaConf.select(cfg, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -96,6 +97,7 @@ class Run:
 
 
 def environments(cfg: DictConfig, **changes: Any) -> GymEnvs:
+    """The configured environments, with some arguments changed."""
     if OmegaConf.is_missing(cfg.env, "id"):
         raise UsageError("env.id has no value: name a Gymnasium environment with env.id=NAME.")
     return make(**{**OmegaConf.to_container(cfg.env, resolve=True), **changes})  # type: ignore[arg-type]
@@ -185,8 +187,18 @@ def card(cfg: DictConfig, envs: GymEnvs, memory_plan: str, why: str, directory: 
 
 
 def run(cfg: DictConfig, directory: Path, purge_step: int | None = None) -> Run:
-    """Wire one run in `directory`: nothing has been stepped or learnt yet. Errors: UsageError."""
+    """Wire one run in `directory`: nothing has been stepped or learnt yet.
+
+    Errors: UsageError, also for what a part refuses when it is made.
+    """
     check(cfg)
+    try:
+        return _wire(cfg, directory, purge_step)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{' '.join(str(error).split()).rstrip('.')}.") from error
+
+
+def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
     torch.set_num_threads(cfg.execution.threads)
     device, why = choose_device(cfg.device)
     envs = environments(cfg)

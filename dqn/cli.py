@@ -64,6 +64,7 @@ def explain(error: BaseException) -> str:
 
 
 def fail(message: str, code: int) -> NoReturn:
+    """End here, with one sentence on stderr."""
     print(f"error: {message}", file=sys.stderr)
     sys.exit(code)
 
@@ -84,7 +85,7 @@ def front_door(job: Callable[[], Any]) -> None:
         fail(explain(error), 2)
     except PermissionError as error:
         fail(f"{error.filename} cannot be written ({error.strerror}): choose another place with run.dir=PATH.", 2)
-    except (NotADirectoryError, FileExistsError) as error:
-        fail(f"{error.filename} is not a directory: choose another place with run.dir=PATH.", 2)
+    except (NotADirectoryError, FileExistsError, FileNotFoundError) as error:
+        fail(f"{error.filename} is no directory and cannot be made: choose another place with run.dir=PATH.", 2)
     except OSError as error:
         fail(f"{error.filename or 'the system'}: {error.strerror or error}.", 1)

@@ -50,6 +50,10 @@ def stop_on_signals(trainer: Trainer) -> list[int]:
 def train(cfg: DictConfig, directory: Path) -> dict[str, Any]:
     """One run from the configuration to `result.json`; `cfg.resume` continues the run that lies in `directory`."""
     started = perf_counter()
+    if cfg.resume is None and (directory / "config.yaml").exists():
+        raise UsageError(
+            f"{directory} already holds a run: continue it with resume={directory}, or choose another run.dir."
+        )
     start_text_log(directory / "train.log")
     snapshot = None
     if cfg.resume is not None:

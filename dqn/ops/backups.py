@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 
 from dqn.types import Backup
@@ -21,7 +21,7 @@ def greedy(q: Tensor) -> Tensor:
     """The greedy policy: all weight on the first maximal action. q [..., A] → π [..., A]."""
     if q.ndim < 1 or not q.is_floating_point():
         raise ValueError(f"greedy wants floating [..., A] values, got {tuple(q.shape)} {q.dtype}")
-    return F.one_hot(q.argmax(-1), q.shape[-1]).to(q.dtype)
+    return torch.zeros_like(q).scatter_(-1, q.argmax(-1, keepdim=True), 1.0)
 
 
 def q_learning(target_q: Tensor, online_q: Callable[[], Tensor]) -> Backup:

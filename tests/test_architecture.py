@@ -1,0 +1,84 @@
+"""The doors between the rooms (DESIGN: types ← ops ← rooms ← trainer ← build ← verbs), and the line budget."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "dqn"
+FILES = sorted(PACKAGE.rglob("*.py"))
+ROOMS = {"networks", "replay", "acting", "learning", "envs", "execution", "tracking"}
+VERBS = {"train", "evaluate", "report"}
+LEVEL = {"types": 0, "ops": 1, **dict.fromkeys(ROOMS, 2), "trainer": 3, "cli": 3, "build": 4, **dict.fromkeys(VERBS, 5)}
+CORE = ["types.py", "ops", "networks/layers.py", "networks/torsos.py", "networks/heads.py", "networks/qnetwork.py", "replay",
+        "acting", "learning", "trainer.py", "build.py", "train.py"]  # fmt: skip
+
+
+def room(path):
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_doors(path):
+    here = room(path)
+    if here == "__init__":
+        return
+    for module in imports(path):
+        parts = module.split(".")
+        if parts[0] != "dqn" or len(parts) < 2 or parts[1] not in LEVEL:
+            continue
+        there = parts[1]
+        same_room = here == there
+        assert same_room or LEVEL[there] < LEVEL[here], f"{here} must not import {there}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_the_configuration_stops_at_the_door(path):
+    names = {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}
+    if room(path) not in {"build", "cli", *VERBS}:
+        assert "cfg" not in names
+        assert not any(module.startswith(("hydra", "omegaconf")) for module in imports(path))
+    assert not {"utils", "helpers", "misc", "common", "base"} & {*path.relative_to(PACKAGE).with_suffix("").parts}
+
+
+def test_the_core_can_be_read_in_an_hour():
+    files = [f for part in CORE for f in ([PACKAGE / part] if part.endswith(".py") else (PACKAGE / part).glob("*.py"))]
+    lines = {f: len(f.read_text().splitlines()) for f in files}
+    print(f"core: {sum(lines.values())} lines")
+    assert sum(lines.values()) <= 1700
+    assert max(lines.values()) <= 275, max(lines, key=lines.__getitem__)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_no_function_is_longer_than_a_screen(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 60, f"{node.name} is {node.end_lineno - node.lineno} lines long"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_public_things_say_what_they_are(path):
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree)
+    for node in tree.body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and not node.name.startswith("_"):
+            assert ast.get_docstring(node) or node.name in ("main", "crossed"), f"{path.name}: {node.name}"
+
+
+def test_plain_dqn_is_the_house_as_it_stands():
+    recipe = (PACKAGE.parent / "conf/algorithm/dqn.yaml").read_text()
+    assert not [line for line in recipe.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def test_the_bellman_line_exists_once():
+    found = [p for p in FILES if "discount * " in p.read_text() and "inverse" in p.read_text() and "atoms" in p.read_text()]
+    assert [p.name for p in found] == ["objective.py"]

@@ -1,0 +1,118 @@
+"""Every YAML builds; what cannot be meant is refused in one sentence, exit code not 0, nothing lost."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import configure
+
+from dqn import build, train
+from dqn.cli import CONF
+from dqn.types import UsageError
+
+GROUPS = {path.name: sorted(p.stem for p in path.glob("*.yaml")) for path in CONF.iterdir() if path.is_dir()}
+WITH = {"env=gym": ["env.id=Acrobot-v1"], "torso=table": ["env=chain"], "replay=newest": ["train_every=1"]}
+CHOICES = [f"{group}={choice}" for group, choices in sorted(GROUPS.items()) for choice in choices if group != "experiment"]
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_builds(wired, choice):
+    if choice == "env=lunarlander":
+        pytest.importorskip("Box2D")
+    more = ["env=chain"] if choice == "algorithm=tabular" else WITH.get(choice, [])
+    wired(choice, *more)
+
+
+@pytest.mark.parametrize("name", GROUPS["experiment"])
+def test_every_experiment_names_a_recipe_and_an_environment(wired, name):
+    algorithm, _, env = name.rpartition("_")
+    assert algorithm in GROUPS["algorithm"]
+    assert env in GROUPS["env"]
+    if env != "lunarlander":
+        run = wired(f"algorithm={algorithm}", f"env={env}")
+        assert run.trainer.times.steps > 0
+
+
+def test_every_tuned_number_names_its_source():
+    for name in GROUPS["experiment"]:
+        text = (CONF / "experiment" / f"{name}.yaml").read_text()
+        assert "# Source" in text, name
+
+
+def command(monkeypatch, capfd, *arguments):
+    """Run the verb in this process: (exit code, stderr)."""
+    monkeypatch.setattr(sys, "argv", ["dqn-train", *arguments])
+    with pytest.raises(SystemExit) as end:
+        train.main()
+    return end.value.code, capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["optim.lrr=1"], "did you mean optimizer.lr?"),
+        (["optimizer.lrr=1"], "did you mean optimizer.lr?"),
+        (["gama=0.9"], "did you mean gamma?"),
+        (["+gama=0.9"], "did you mean gamma?"),
+        (["+tracking.log_evry=3"], "did you mean tracking.log_every?"),
+        (["optimizer.lr=-1"], "optimizer.lr must be a number ≥ 0, got -1"),
+        (["gamma=1.5"], "gamma must be a number between 0 and 1, got 1.5"),
+        (["gamma=abc"], "gamma must be a number between 0 and 1, got 'abc'"),
+        (["steps=0"], "steps must be a whole number ≥ 1"),
+        (["steps=1.5"], "steps must be a whole number ≥ 1"),
+        (["target.polyak=0"], "target.polyak must be in (0, 1]"),
+        (["head.loss=l1"], "head.loss must be 'huber' or 'squared', got 'l1'"),
+        (["exploration.epsilon.end=2"], "must stay in [0, 1]"),
+        (["algorithm=dqm"], "did you mean dqn?"),
+        (["env=gym"], "env.id has no value"),
+        (["env.id=Pendulum-v1"], "continuous actions"),
+        (["env.id=Nope-v0"], "env.id=Nope-v0 cannot be made"),
+        (["torso=table"], "choose torso=mlp"),
+        (["replay=newest"], "set train_every=1"),
+        (["+optimizer.nope=1"], "unexpected keyword argument 'nope'"),
+        (["replay.capacity=100000000000"], "set replay.capacity="),
+        (["device=cuda:77"], "choose device=auto"),
+        (["device=abacus"], "choose device=auto"),
+        (["resume=/nowhere"], "/nowhere is not a run's directory"),
+        (["steps"], "steps"),
+    ],
+)
+def test_b6_bad_input_is_one_sentence(monkeypatch, capfd, tmp_path, arguments, says):
+    code, err = command(monkeypatch, capfd, *arguments, *([] if arguments[0].startswith("resume") else [f"run.dir={tmp_path}/run"]))
+    assert code == 2
+    message = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(message) == 1, err
+    assert says in message[0]
+    assert len(err.strip().splitlines()) < 5
+
+
+def test_an_unwritable_run_directory_is_one_sentence(monkeypatch, capfd, tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "run", "/proc/nothing/run"):
+        code, err = command(monkeypatch, capfd, f"run.dir={place}", "steps=10")
+        assert code != 0
+        assert "run.dir=" in err
+        assert len(err.strip().splitlines()) < 5
+
+
+def test_a_run_directory_in_use_is_not_overwritten(monkeypatch, capfd, tmp_path):
+    (tmp_path / "config.yaml").write_text("gamma: 0.5\n")
+    code, err = command(monkeypatch, capfd, f"run.dir={tmp_path}", "steps=10")
+    assert code == 2
+    assert f"resume={tmp_path}" in err
+    assert (tmp_path / "config.yaml").read_text() == "gamma: 0.5\n"
+
+
+def test_check_accepts_the_default():
+    build.check(configure())
+    with pytest.raises(UsageError):
+        build.check(configure("seed=-1"))
+
+
+def test_help_shows_examples_and_options():
+    text = subprocess.run(
+        [sys.executable, "-m", "dqn.train", "--help"], capture_output=True, text=True, check=True, cwd=Path(__file__).parent
+    ).stdout  # fmt: skip
+    assert "python -m dqn.train -m seed=0,1,2" in text
+    assert "optimizer: adam, sgd" in text

@@ -1,0 +1,49 @@
+"""Every recipe: builds, updates, stays finite, and is documented."""
+
+import pytest
+import torch
+from conftest import world
+
+from dqn.cli import CONF
+
+RECIPES = sorted(path.stem for path in (CONF / "algorithm").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_updates_are_finite_and_move_the_parameters(wired, recipe):
+    start = ["learning_starts=50", "train_every=2"] if recipe != "tabular" else []
+    run = wired(f"algorithm={recipe}", "env=chain", "steps=200", *start)
+    before = [p.clone() for p in run.trainer.learner.parameters]
+    run.trainer.run()
+    assert run.trainer.updates >= 75
+    assert all(p.isfinite().all() for p in run.trainer.learner.parameters)
+    assert not all(map(torch.equal, before, run.trainer.learner.parameters))
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_opens_with_its_paper_and_its_command(recipe):
+    comment = [line for line in (CONF / "algorithm" / f"{recipe}.yaml").read_text().splitlines() if line.startswith("#")]
+    assert any("(19" in line or "(20" in line for line in comment)
+    assert any("python -m dqn.train" in line for line in comment)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipes_run_on_a_gpu_without_a_sync_per_update(wired, recipe):
+    start = ["learning_starts=50"] if recipe != "tabular" else []
+    run = wired(f"algorithm={recipe}", "env=chain", "steps=200", "device=cuda", *start)
+    run.trainer.run()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        run.trainer.update()
+        run.trainer.learner.sync_target()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+def test_b8_auto_chooses_the_gpu_and_says_so(wired):
+    run = wired(*world("test/OneState-v0", "steps=20", "device=auto"))
+    assert run.device.type == "cuda"
+    assert "auto: " in run.card
+    assert torch.cuda.get_device_name() in run.card

@@ -1,0 +1,166 @@
+"""The tape: who acts when; and that counts mean the same whatever num_envs is."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import world
+
+from dqn.tracking.logger import start_text_log
+from dqn.tracking.seeding import parameter_hash
+from dqn.trainer import Times, crossed
+from dqn.types import RunError
+
+
+def taped(run):
+    """Record what the trainer asks of its parts, with env_steps."""
+    trainer, tape = run.trainer, []
+
+    def record(owner, name, word):
+        original = getattr(owner, name)
+
+        def call(*args, **kwargs):
+            tape.append((word, trainer.env_steps))
+            return original(*args, **kwargs)
+
+        setattr(owner, name, call)
+
+    record(trainer, "update", "update")
+    record(trainer.learner, "sync_target", "sync")
+    record(trainer, "write_log", "log")
+    record(trainer, "write_evaluation", "evaluate")
+    record(trainer, "checkpoint", "checkpoint")
+    trainer.run()
+    return tape
+
+
+def test_the_tape_of_a_run(wired):
+    run = wired(
+        *world("test/OneState-v0", "steps=40", "learning_starts=10", "train_every=10", "updates=2", "target.period=15",
+               "tracking.log_every=20", "tracking.evaluate_every=20", "tracking.checkpoint_every=20"),
+    )  # fmt: skip
+    assert taped(run) == [
+        ("sync", 15),
+        ("update", 20), ("update", 20), ("evaluate", 20), ("log", 20), ("checkpoint", 20),
+        ("update", 30), ("update", 30), ("sync", 30),
+        ("update", 40), ("update", 40), ("log", 40), ("checkpoint", 40), ("checkpoint", 40),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("train_every", "period"), [(3, 7), (7, 3), (4, 9), (1, 1)])
+def test_a17_syncs_and_updates_are_counted_apart(wired, train_every, period):
+    run = wired(*world("test/OneState-v0", "steps=126", "learning_starts=0", f"train_every={train_every}",
+                       f"target.period={period}", "replay.batch_size=2", "env.autoreset=same_step"))  # fmt: skip
+    words = [word for word, _ in taped(run)]
+    assert words.count("sync") == 126 // period
+    assert words.count("update") == 126 // train_every
+
+
+def test_a17_polyak_syncs_after_every_update(wired):
+    run = wired(*world("test/OneState-v0", "steps=60", "learning_starts=10", "target=polyak", "updates=3"))
+    words = [word for word, _ in taped(run)]
+    assert words.count("sync") == words.count("update") == 3 * (50 // 4)
+
+
+@pytest.mark.parametrize("mode", ["next_step", "same_step"])
+def test_a20_one_and_eight_environments_count_alike(wired, mode):
+    counts = []
+    for num_envs in (1, 8):
+        run = wired(*world("test/Counting-v0", f"env.num_envs={num_envs}", "steps=960", "learning_starts=80",
+                           "train_every=8", "target.period=80", f"env.autoreset={mode}", "replay.capacity=200"))  # fmt: skip
+        words = [word for word, _ in taped(run)]
+        epsilon = run.trainer.actor.exploration.epsilon(run.trainer.env_steps)
+        counts.append((words.count("update"), words.count("sync"), len(run.trainer.memory.ring)))
+        assert run.trainer.env_steps == pytest.approx(960, abs=8)
+        assert epsilon == pytest.approx(1 - 0.95 * 960 / 10_000, abs=1e-3)
+    assert counts[0][:2] == counts[1][:2] == (110, 12)
+
+
+def test_the_next_stop_is_the_next_thing_due():
+    times = Times(1000, 100, 30, 1, 70, 50, 0, 400)
+    stops, now = [], 0
+    while now < 1000:
+        now = times.next_stop(now)
+        stops.append(now)
+    due = {s for s in range(1, 1001) if s % 70 == 0 or s % 50 == 0 or s % 400 == 0 or (s > 100 and (s - 100) % 30 == 0)}
+    assert stops == sorted(due)
+    assert sum(times.updates_due(a, b) for a, b in zip([0, *stops], stops, strict=False)) == 30
+    assert [crossed(9, 10, 10), crossed(10, 19, 10), crossed(5, 25, 0)] == [True, False, False]
+
+
+def test_how_often_one_logs_changes_nothing(wired):
+    hashes = set()
+    for every in (7, 1000):
+        run = wired("env.num_envs=3", "steps=900", "learning_starts=100", "train_every=10", f"tracking.log_every={every}")
+        run.trainer.run()
+        hashes.add(parameter_hash(run.trainer.learner.state()))
+    assert len(hashes) == 1
+
+
+def test_a26_same_seed_same_hash_other_seed_other_hash(wired):
+    hashes = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(len(hashes))  # global random state must not matter
+        np.random.seed(len(hashes))  # noqa: NPY002
+        run = wired(f"seed={seed}", "steps=600", "learning_starts=100")
+        run.trainer.run()
+        hashes.append(parameter_hash(run.trainer.learner.state()))
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+CHANGES = [
+    "gamma=0.9", "n_step=3", "learning_starts=150", "train_every=7", "updates=2", "max_grad_norm=0.01", "seed=5",
+    "torso.hidden=[32]", "torso.norm=layer", "head.loss=squared", "head.kappa=0.1", "backup=double_q",
+    "transform=signed_hyperbolic", "replay.capacity=150", "replay.batch_size=32", "exploration.epsilon.end=0.9",
+    "exploration.epsilon.start=0.5", "exploration.epsilon.steps=300", "target.period=50", "target.polyak=0.5",
+    "target=polyak", "target=none", "optimizer.lr=1e-3", "optimizer.eps=1e-3", "optimizer=sgd", "lr_schedule=linear",
+    "env.num_envs=2", "env.max_episode_steps=9", "env.autoreset=same_step",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def plain_hash(tmp_path_factory):
+    from conftest import build, configure  # noqa: PLC0415
+
+    run = build.run(configure("steps=700", "learning_starts=100"), tmp_path_factory.mktemp("plain"))
+    run.trainer.run()
+    run.close()
+    return parameter_hash(run.trainer.learner.online.state_dict())
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a25_every_option_changes_the_run(wired, plain_hash, change):
+    run = wired("steps=700", "learning_starts=100", change)
+    run.trainer.run()
+    assert parameter_hash(run.trainer.learner.online.state_dict()) != plain_hash
+
+
+def test_b9_a_loss_that_is_no_number_stops_at_its_update_with_the_batch(wired):
+    run = wired(*world("test/NanReward-v0", "steps=300", "learning_starts=20", "train_every=1"))
+    with pytest.raises(RunError, match="not finite at update 1 .*lower optimizer.lr"):
+        run.trainer.run()
+    assert (run.trainer.directory / "diverged.safetensors").stat().st_size > 100
+
+
+def test_b9_q_above_the_largest_possible_return_warns_once(wired, capsys):
+    run = wired(*world("test/OneState-v0", "gamma=0.5", "steps=50", "tracking.log_every=10"))
+    start_text_log(None)  # to the stdout that is captured now
+    run.trainer.largest_reward = 1.0
+    for q in (1.9, 2.5, 3.0):
+        run.trainer.warn_large_q(q)
+    assert capsys.readouterr().out.count("largest possible return 2 ") == 1
+
+
+def test_b8_nothing_is_read_from_the_device_in_an_update(wired):
+    """A dispatch mode sees every read of a number by the host, on any device."""
+    from torch.utils._python_dispatch import TorchDispatchMode  # noqa: PLC0415
+
+    class NoReads(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            assert func.overloadpacket not in (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero), func
+            return func(*args, **(kwargs or {}))
+
+    run = wired("steps=300", "learning_starts=100", "n_step=3", "backup=double_q")
+    run.trainer.run()
+    with NoReads():
+        run.trainer.update()
+        run.trainer.learner.sync_target()

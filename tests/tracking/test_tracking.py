@@ -1,0 +1,131 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import world
+
+from dqn.envs.gym import make
+from dqn.tracking.checkpoint import Checkpoints, write_text
+from dqn.tracking.episodes import Episodes
+from dqn.tracking.evaluation import play
+from dqn.tracking.logger import STAGES, TAGS, Logger
+from dqn.tracking.seeding import generator, parameter_hash, stream
+from dqn.types import UsageError
+
+
+def test_streams_differ_by_seed_and_purpose_and_stay_the_same():
+    seeds = {stream(seed, *purpose) for seed in range(20) for purpose in (("env", 0), ("env", 1), ("replay",))}
+    assert len(seeds) == 60
+    assert stream(0, "replay") == stream(0, "replay")
+    assert torch.equal(torch.rand(3, generator=generator(1, "a")), torch.rand(3, generator=generator(1, "a")))
+
+
+def test_parameter_hash_sees_every_bit():
+    state = {"w": torch.arange(4.0)}
+    other = {"w": torch.nextafter(torch.arange(4.0), torch.tensor(9.0))}
+    assert parameter_hash(state) == parameter_hash({"w": torch.arange(4.0)}) != parameter_hash(other)
+
+
+@pytest.mark.parametrize("mode", ["next_step", "same_step", "disabled"])
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_a23_fixed_three_step_episodes_report_three(wired, mode, num_envs):
+    run = wired(*world("test/Counting-v0", f"env.autoreset={mode}", f"env.num_envs={num_envs}", "steps=200"))
+    run.trainer.run()
+    meter = run.trainer.meter
+    assert len(meter.recent) >= 60
+    assert set(meter.recent) == {6.0}  # 1 + 2 + 3
+    assert run.trainer.episodes.lengths.max() <= 3
+
+
+def test_episodes_end_in_order_within_a_block():
+    from dqn.types import Rows  # noqa: PLC0415
+
+    done = np.array([[0, 1], [1, 0], [0, 1]], bool)
+    no, ones = np.zeros((3, 2), bool), np.ones((3, 2), np.float32)
+    assert Episodes(2).extend(Rows(None, None, ones, done, no, no)) == [(1.0, 1), (2.0, 2), (2.0, 2)]
+
+
+@pytest.mark.parametrize("mode", ["next_step", "same_step", "disabled"])
+@pytest.mark.parametrize("episodes", [1, 5, 7])
+def test_b4_an_evaluation_plays_exactly_so_many_whole_episodes_of_every_kind(mode, episodes):
+    envs = make("test/Counting-v0", 3, autoreset=mode, kwargs={"lengths": (2, 9)})
+    result = play(lambda obs: np.zeros(3, np.int64), envs, episodes, seed=5)
+    # environment e plays its own first, second … episode, however long the others last
+    assert result["lengths"] == [2 if i // 3 % 2 == 0 else 9 for i in range(episodes)]
+    assert result["mean"] == pytest.approx(np.mean([n * (n + 1) / 2 for n in result["lengths"]]))
+
+
+def test_b4_the_cap_ends_an_episode_without_an_end():
+    envs = make("dqn/Chain-v0", imports=["dqn.envs"], max_episode_steps=-1, step_cap=20)
+    assert play(lambda obs: np.zeros(1, np.int64), envs, 3, seed=0)["lengths"] == [20] * 3
+    with pytest.raises(UsageError, match="episodes"):
+        play(lambda obs: obs, envs, 0, seed=0)
+
+
+def test_b4_a26_evaluation_repeats_and_changes_nothing(wired):
+    hashes = []
+    for every in (0, 250):
+        run = wired("steps=1200", "learning_starts=200", f"tracking.evaluate_every={every}")
+        run.trainer.run()
+        hashes.append(parameter_hash(run.trainer.learner.state()))
+    assert hashes[0] == hashes[1]
+    assert run.trainer.evaluate(5) == run.trainer.evaluate(5)
+    assert run.trainer.evaluate(5, seed=9) != run.trainer.evaluate(5)
+    assert run.trainer.evaluate(3, epsilon=0.5)["epsilon"] == 0.5
+
+
+def test_unknown_tags_are_refused_and_the_set_is_small(tmp_path):
+    logger = Logger(tmp_path)
+    with pytest.raises(KeyError, match="tags"):
+        logger.scalars({"my/tag": 1.0}, 0)
+    logger.close()
+    assert len(TAGS) + len(STAGES) <= 60
+
+
+def save(checkpoints, step, rows=3):
+    checkpoints.save(
+        step, {"w": torch.full((2,), float(step))}, {"slot": torch.arange(rows)}, torch.tensor([step]), 25, {"env_steps": step}
+    )  # fmt: skip
+
+
+def test_b3_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog):
+    checkpoints = Checkpoints(tmp_path)
+    for step in (10, 20, 30):
+        save(checkpoints, step)
+    assert len(list(tmp_path.glob("*.json"))) == 2  # bounded
+    assert Checkpoints(tmp_path).load().counters == {"env_steps": 30}
+    newest = max(tmp_path.glob("*30.safetensors"))
+    newest.write_bytes(newest.read_bytes()[:-3] + b"xyz")
+    import logging  # noqa: PLC0415
+
+    logging.getLogger("dqn").propagate = True
+    snapshot = Checkpoints(tmp_path).load()
+    assert snapshot.counters == {"env_steps": 20}
+    assert snapshot.tensors["w"].tolist() == [20, 20]
+    assert "damaged" in caplog.text
+    for path in tmp_path.glob("*.json"):
+        path.write_text("{")
+    with pytest.raises(UsageError, match="damaged"):
+        Checkpoints(tmp_path).load()
+    with pytest.raises(UsageError, match="no checkpoint"):
+        Checkpoints(tmp_path / "nothing").load()
+
+
+def test_b3_row_chunks_live_while_a_kept_checkpoint_needs_them(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    for step in range(10, 110, 10):  # a ring of 25 rows: the newest needs three chunks, the one before as many
+        save(checkpoints, step)
+        for manifest in tmp_path.glob("*.json"):
+            needed = [*json.loads(manifest.read_text())["chunks"]]
+            assert all((tmp_path / chunk["file"]).exists() for chunk in needed)
+    assert len(list(tmp_path.glob("*-rows.safetensors"))) <= 5
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_b16_another_schema_is_named(tmp_path):
+    save(Checkpoints(tmp_path), 10)
+    path = next(tmp_path.glob("*.json"))
+    write_text(path, path.read_text().replace('"schema": 1', '"schema": 99'))
+    with pytest.raises(UsageError, match="schema 99"):
+        Checkpoints(tmp_path).load()
