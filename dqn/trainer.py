@@ -243,6 +243,7 @@ class Trainer:
         self.meter.seconds.update(snapshot.counters["seconds"])
         for chunk in snapshot.chunks:
             self.memory.ring.restore_rows(chunk)
+        self.checkpoints.chunks = snapshot.files
         yield f"replay: {len(snapshot.chunks)} chunks of rows"
         yield from unpack(self.parts, snapshot.tensors)
         yield f"counters: {self.env_steps:,} env_steps, {self.updates:,} updates"

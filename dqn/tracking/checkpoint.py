@@ -31,11 +31,15 @@ KEEP = 2  # the newest, and the one before to fall back on
 
 @dataclass
 class Snapshot:
-    """One checkpoint in memory: `tensors` by name, replay row chunks oldest first, and plain counters."""
+    """One checkpoint in memory: `tensors` by name, replay row chunks oldest first, and plain counters.
+
+    `files` describes the chunks' files, which the checkpoints that follow will need too.
+    """
 
     tensors: dict[str, Tensor]
     chunks: list[dict[str, Tensor]]
     counters: dict[str, Any]
+    files: list[dict[str, Any]]
 
 
 def _sha256(path: Path) -> str:
@@ -135,11 +139,11 @@ class Checkpoints:
             if _sha256(self.directory / file) != digest:
                 raise ValueError(f"{file} does not match its checksum")
         (state,) = manifest["files"]
-        self.chunks = manifest["chunks"]
         return Snapshot(
             load_file(self.directory / state),
             [load_file(self.directory / c["file"]) for c in chunks],
             manifest["counters"],
+            manifest["chunks"],
         )
 
 

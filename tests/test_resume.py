@@ -1,0 +1,261 @@
+"""Killed anywhere == never killed; and what a run's directory holds."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import configure, world
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from dqn import build
+from dqn.tracking.checkpoint import Checkpoints
+from dqn.tracking.logger import STAGES, TAGS, start_text_log
+from dqn.tracking.seeding import parameter_hash
+
+HERE = Path(__file__).parent
+
+
+def whole_state(trainer):
+    """Everything that decides the future, as one hash."""
+    ring = trainer.memory.ring
+    rows = {k: torch.nan_to_num(v.double()) for k, v in ring.rows_since(torch.zeros_like(ring.written)).items()}
+    return parameter_hash({**trainer.learner.state(), **{f"m/{k}": v for k, v in trainer.memory.state().items()},
+                           **{f"r/{k}": v for k, v in rows.items()}, **trainer.actor.state()})  # fmt: skip
+
+
+def make(directory, *overrides, resume=False):
+    start_text_log(None)
+    directory.mkdir(exist_ok=True)
+    trainer = build.run(configure(*overrides), directory).trainer
+    if resume:
+        lines = [*trainer.restore(Checkpoints(directory / "checkpoints").load())]
+        assert {line.split(":")[0] for line in lines} == {"replay", "learner", "memory", "actor", "trainer", "counters"}
+    return trainer
+
+
+def stop_at(trainer, env_steps):
+    """As a signal does: at whatever moment the trainer next looks."""
+    collect = trainer.collect
+
+    def watched(until):
+        collect(until)
+        trainer.stop = trainer.env_steps >= env_steps
+
+    trainer.collect = watched
+
+
+VARIANTS = {
+    "dqn": ["steps=1500", "learning_starts=200"],
+    "n_step": ["steps=1500", "learning_starts=200", "n_step=3", "replay.capacity=400", "env.num_envs=3"],
+    "same_step": ["steps=1500", "learning_starts=200", "env.autoreset=same_step", "n_step=2", "env.num_envs=2"],
+    "disabled": ["steps=1500", "learning_starts=200", "env.autoreset=disabled", "target=polyak", "lr_schedule=linear"],
+    "tabular": ["algorithm=tabular", "env=chain", "steps=700"],
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("stops", [(333,), (400,), (17, 401, 402, 650)])
+def test_b1_a19_interrupted_anywhere_equals_never_interrupted(tmp_path, name, stops):
+    options = [*VARIANTS[name], "tracking.checkpoint_every=200"]
+    straight = make(tmp_path / "straight", *options)
+    straight.run()
+    broken = None
+    for stop in (*stops, 10**9):
+        broken = make(tmp_path / "broken", *options, resume=broken is not None)
+        stop_at(broken, stop)
+        broken.run()
+    assert whole_state(broken) == whole_state(straight)
+    assert (broken.env_steps, broken.updates) == (straight.env_steps, straight.updates)
+
+
+def test_a_longer_budget_continues_exactly(tmp_path):
+    options = ["learning_starts=200", "tracking.checkpoint_every=400"]
+    straight = make(tmp_path / "straight", *options, "steps=1500")
+    straight.run()
+    make(tmp_path / "broken", *options, "steps=900").run()
+    longer = make(tmp_path / "broken", *options, "steps=1500", resume=True)
+    longer.run()
+    assert whole_state(longer) == whole_state(straight)
+
+
+def test_b1_a_new_lr_beside_resume_really_changes_it(tmp_path):
+    options = ["learning_starts=100", "steps=600"]
+    make(tmp_path / "run", *options, "steps=300").run()
+    trainer = make(tmp_path / "run", *options, "optimizer.lr=0", resume=True)
+    before = parameter_hash(trainer.learner.online.state_dict())
+    trainer.run()
+    assert trainer.updates > 80
+    assert parameter_hash(trainer.learner.online.state_dict()) == before
+
+
+def test_a_world_that_is_not_deterministic_resumes_with_new_episodes_and_says_so(tmp_path, capsys):
+    options = [*world("test/Shaky-v0"), "steps=300", "learning_starts=50"]
+    stopped = make(tmp_path / "run", *options)
+    stop_at(stopped, 123)
+    stopped.run()
+    resumed = make(tmp_path / "run", *options, resume=True)
+    assert "not deterministic" in capsys.readouterr().out
+    resumed.run()
+    assert resumed.env_steps == 300
+
+
+def command(directory, *arguments, **kwargs):
+    return [sys.executable, "-m", "dqn.train", *arguments], {"cwd": HERE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, **kwargs}
+
+
+REAL = ["steps=3000", "learning_starts=200", "tracking.checkpoint_every=500", "tracking.evaluate_every=1000",
+        "tracking.final_episodes=2", "tracking.evaluate_episodes=2", "tracking.log_every=100"]  # fmt: skip
+
+
+def run_to_end(directory, *arguments):
+    args, kwargs = command(directory, *arguments)
+    done = subprocess.run(args, check=False, timeout=250, **kwargs)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def never_killed(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("runs") / "whole"
+    output = run_to_end(directory, *REAL, f"run.dir={directory}")
+    return directory, output
+
+
+def events(directory):
+    accumulator = EventAccumulator(str(directory), size_guidance={"scalars": 0, "tensors": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def test_b2_kill_9_for_real_then_resume_equals_never_killed(never_killed, tmp_path):
+    directory = tmp_path / "killed"
+    args, kwargs = command(directory, *REAL, f"run.dir={directory}")
+    process = subprocess.Popen(args, **kwargs)
+    for _ in range(2):  # killed twice: once early, once after the first resume
+        have = len(list(directory.glob("checkpoints/*.json")))
+        deadline = time.monotonic() + 100
+        newest = max((p.name for p in directory.glob("checkpoints/*.json")), default="")
+        while process.poll() is None and time.monotonic() < deadline:
+            if max((p.name for p in directory.glob("checkpoints/*.json")), default="") > newest:
+                break
+            time.sleep(0.01)
+        assert process.poll() is None, (have, process.communicate()[0])
+        time.sleep(0.05)
+        process.kill()
+        process.wait()
+        args, kwargs = command(directory, f"resume={directory}")
+        process = subprocess.Popen(args, **kwargs)
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    assert "restored learner" in output
+    results = [json.loads((d / "result.json").read_text()) for d in (directory, never_killed[0])]
+    assert results[0]["parameter_hash"] == results[1]["parameter_hash"]
+    assert results[0]["evaluation"] == results[1]["evaluation"]
+    for tag in events(directory).Tags()["scalars"]:
+        steps = [event.step for event in events(directory).Scalars(tag)]
+        assert all(a < b for a, b in zip(steps, steps[1:], strict=False)), (tag, steps)
+
+
+def test_a_run_directory_holds_what_it_should(never_killed):
+    directory, output = never_killed
+    result = json.loads((directory / "result.json").read_text())
+    assert {"evaluation", "env_steps", "updates", "seconds", "seconds_by_stage", "parameter_hash", "device", "engine",
+            "versions"} <= set(result)  # fmt: skip
+    assert result["env_steps"] == 3000
+    assert len(result["evaluation"]["returns"]) == 2
+    assert (directory / "config.yaml").is_file()
+    assert "Greedy evaluation" in (directory / "train.log").read_text()
+    assert f"python -m dqn.evaluate run={directory}" in output
+    assert str(directory) in output
+    assert "Adam(lr=" in output  # the recipe card
+
+
+def test_b11_tensorboard_has_the_fixed_tags_hparams_and_config(never_killed):
+    accumulator = events(never_killed[0])
+    tags = set(accumulator.Tags()["scalars"])
+    expected = {tag for tag in TAGS if not tag.startswith("qstar/")}
+    assert expected <= tags
+    assert len(tags) <= 60
+    shares = {s: np.median([e.value for e in accumulator.Scalars(f"time/{s}")]) for s in STAGES}
+    assert 0.5 < sum(shares.values()) <= 1.05
+    assert shares["log"] < 0.05  # with a line every 100 steps, ten times the default
+    assert any("config" in tag for tag in accumulator.Tags()["tensors"])
+    assert any(tag.startswith("_hparams_/") for tag in accumulator.summary_metadata)
+    assert len(list(never_killed[0].glob("events*"))) == 1  # no directory of its own for the hparams
+    assert [e.step for e in accumulator.Scalars("evaluation/return")] == [1000, 2000, 3000]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_b13_a_signal_ends_with_a_checkpoint_that_resumes_exactly(never_killed, tmp_path, number):
+    directory = tmp_path / "stopped"
+    args, kwargs = command(directory, *REAL, f"run.dir={directory}")
+    process = subprocess.Popen(args, **kwargs)
+    while not list(directory.glob("checkpoints/*.json")) and process.poll() is None:
+        time.sleep(0.01)
+    os.kill(process.pid, number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, output
+    assert f"resume={directory}" in output
+    assert "Traceback" not in output
+    run_to_end(directory, f"resume={directory}")
+    results = [json.loads((d / "result.json").read_text()) for d in (directory, never_killed[0])]
+    assert results[0]["parameter_hash"] == results[1]["parameter_hash"]
+
+
+def test_b4_evaluate_writes_beside_the_result_and_changes_nothing(never_killed):
+    directory, _ = never_killed
+    before = {p: p.read_bytes() for p in directory.rglob("*") if p.is_file()}
+    outputs = []
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-m", "dqn.evaluate", f"run={directory}", "episodes=3"], cwd=HERE,
+                              capture_output=True, text=True, check=True)  # fmt: skip
+        outputs.append((directory / "evaluation.json").read_text())
+    assert outputs[0] == outputs[1]
+    evaluation = json.loads(outputs[0])
+    assert evaluation["episodes"] == 3
+    assert np.mean(evaluation["returns"]) == evaluation["mean"]
+    assert "3 episodes" in done.stdout
+    assert {p: p.read_bytes() for p in before} == before
+    for bad in (["run=/nowhere"], [f"run={directory}", "episode=3"], [f"run={directory}", "episodes=0"], []):
+        done = subprocess.run([sys.executable, "-m", "dqn.evaluate", *bad], cwd=HERE, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: ")
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_damaged_checkpoint_is_one_sentence(tmp_path):
+    directory = tmp_path / "run"
+    run_to_end(directory, "steps=30", f"run.dir={directory}", "tracking.final_episodes=1")
+    for path in directory.glob("checkpoints/*.safetensors"):
+        path.write_bytes(b"no tensors")
+    args, kwargs = command(directory, f"resume={directory}", "steps=60")
+    done = subprocess.run(args, check=False, timeout=100, **kwargs)
+    assert done.returncode == 2
+    assert "every checkpoint is damaged" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_groups_cannot_be_chosen_anew_beside_resume(never_killed):
+    args, kwargs = command(None, f"resume={never_killed[0]}", "backup=double_q")
+    done = subprocess.run(args, check=False, timeout=100, **kwargs)
+    assert done.returncode == 2
+    assert "keeps its parts" in done.stdout
+
+
+def test_a_sweep_ends_with_a_sorted_table(tmp_path):
+    args, kwargs = command(None, "-m", "algorithm=tabular", "env=chain", "optimizer.lr=0.01,0.5", "gamma=0.8", "steps=400",
+                           f"hydra.sweep.dir={tmp_path}/sweep", "tracking.final_episodes=1")  # fmt: skip
+    done = subprocess.run(args, check=False, timeout=200, **kwargs)
+    assert done.returncode == 0, done.stdout
+    lines = done.stdout.splitlines()
+    first = next(i for i, line in enumerate(lines) if "max |Q−Q*|" in line) + 1
+    rows = [line.split() for line in lines[first : first + 2]]
+    assert [row[0] for row in rows] == ["0.5", "0.01"]  # the best first
+    assert float(rows[0][1]) < float(rows[1][1])
