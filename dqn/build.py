@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from hydra.utils import instantiate
@@ -106,13 +106,12 @@ def environments(cfg: DictConfig, **changes: Any) -> GymEnvs:
 def evaluation_environments(cfg: DictConfig, episodes: int) -> GymEnvs:
     """Environments of their own for an evaluation, in this process, each episode bounded by the cap."""
     way = "vector_entry_point" if cfg.env.vectorization == "vector_entry_point" else "sync"
-    return environments(
-        cfg, num_envs=min(episodes, 16), vectorization=way, step_cap=cfg.tracking.evaluate_cap
-    )
+    return environments(cfg, num_envs=min(episodes, 16), vectorization=way, step_cap=cfg.tracking.evaluate_cap)
 
 
 def function(node: DictConfig) -> Any:
-    """A part that is a function with its numbers filled in; freed from Hydra's checks, which every call would repeat."""
+    """A part that is a function with its numbers filled in; freed from Hydra's checks, which every call
+    would repeat."""
     made = instantiate(node)
     return partial(made.func, *made.args, **made.keywords) if isinstance(made, partial) else made
 
@@ -139,8 +138,7 @@ def plan(cfg: DictConfig, spec: Spec, parameters: int, device: torch.device) -> 
             f"{free / 2**30:.1f} GiB are free on {device}: set replay.capacity={fits} or less."
         )
     return (
-        f"replay of {cfg.replay.capacity:,} transitions {replay / 2**20:.1f} MiB on {device}, "
-        f"{parameters:,} parameters"
+        f"replay of {cfg.replay.capacity:,} transitions {replay / 2**20:.1f} MiB on {device}, {parameters:,} parameters"
     )
 
 
@@ -208,14 +206,16 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
     sampler = instantiate(cfg.replay.sampler)
     if isinstance(sampler, Newest) and (cfg.train_every, cfg.updates) != (envs.num_envs, 1):
         raise UsageError(
-            f"replay=newest uses every transition once: set train_every={envs.num_envs} (one per environment) and updates=1."
+            f"replay=newest uses every transition once: set train_every={envs.num_envs} (one per environment) "
+            "and updates=1."
         )
     ring = Ring(spec, cfg.replay.capacity, envs.num_envs, window=cfg.n_step, device=device)
     memory = Memory(ring, sampler, cfg.gamma, cfg.n_step, generator(seed, "replay", device))
     engine = instantiate(cfg.execution.engine)
     objective = Objective(function(cfg.backup), instantiate(cfg.transform))
     learner = Learner(
-        online, objective, instantiate(cfg.optimizer), cfg.target.polyak, cfg.max_grad_norm, instantiate(cfg.lr_schedule)
+        online, objective, instantiate(cfg.optimizer), cfg.target.polyak, cfg.max_grad_norm,
+        instantiate(cfg.lr_schedule),
     )  # fmt: skip
     actor = Actor(online, instantiate(cfg.exploration), device, generator(seed, "exploration", device))
 
@@ -246,14 +246,17 @@ class Evaluator:
         self, episodes: int | None = None, epsilon: float | None = None, seed: int | None = None
     ) -> dict[str, Any]:
         cfg = self.cfg
-        episodes = cfg.tracking.evaluate_episodes if episodes is None else episodes
-        epsilon = cfg.tracking.evaluate_epsilon if epsilon is None else epsilon
-        seed = cfg.seed if seed is None else seed
+        episodes = cast(int, cfg.tracking.evaluate_episodes if episodes is None else episodes)
+        epsilon = cast(float, cfg.tracking.evaluate_epsilon if epsilon is None else epsilon)
+        seed = cast(int, cfg.seed if seed is None else seed)
         coins = generator(seed, "evaluation", self.device)
         envs = evaluation_environments(cfg, episodes)
         try:
             result = play(
-                lambda obs: self.actor.act_with(obs, epsilon, coins), envs, episodes, stream(seed, "evaluation")
+                lambda obs: self.actor.act_with(obs, epsilon, coins),
+                envs,
+                episodes,
+                stream(seed, "evaluation"),
             )
         finally:
             envs.close()

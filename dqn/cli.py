@@ -25,13 +25,13 @@ def option_names(cfg: Any, prefix: str = "") -> Iterator[str]:
     for key in cfg:
         if not str(key).startswith("_"):
             yield f"{prefix}{key}"
-            if OmegaConf.is_dict(cfg) and isinstance(node := cfg._get_node(key), DictConfig) and not node._is_none():
-                if not node._is_missing() and not node._is_interpolation():
-                    yield from option_names(node, f"{prefix}{key}.")
+            node = cfg._get_node(key) if OmegaConf.is_dict(cfg) else None
+            if isinstance(node, DictConfig) and not (node._is_none() or node._is_missing() or node._is_interpolation()):
+                yield from option_names(node, f"{prefix}{key}.")
 
 
 def _known_names() -> list[str]:
-    from hydra import compose, initialize_config_dir  # noqa: PLC0415  (only when something is wrong)
+    from hydra import compose, initialize_config_dir  # only when something is wrong
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return [*option_names(compose("config")), *(p.name for p in CONF.iterdir() if p.is_dir())]
@@ -51,9 +51,13 @@ def explain(error: BaseException) -> str:
         return f"{part[1] + ': ' if part else ''}{reason.rstrip('.')}."
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        return f"{group}={choice} is not known{nearest(choice, [*error.options])}: choose one of {', '.join(error.options)}."
+        near, known = nearest(choice, [*error.options]), ", ".join(error.options)
+        return f"{group}={choice} is not known{near}: choose one of {known}."
     text = str(error)
-    unknown = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct|In '[^']+': Could not find '([^']+)'", text)
+    unknown = re.search(
+        r"Could not override '([^']+)'|Key '([^']+)' is not in struct|In '[^']+': Could not find '([^']+)'",
+        text,
+    )
     if unknown:
         name = next(group for group in unknown.groups() if group)
         return f"{name} is not an option{nearest(name, _known_names())}: python -m dqn.train --help lists them all."
@@ -84,7 +88,10 @@ def front_door(job: Callable[[], Any]) -> None:
             fail(str(cause), 2)
         fail(explain(error), 2)
     except PermissionError as error:
-        fail(f"{error.filename} cannot be written ({error.strerror}): choose another place with run.dir=PATH.", 2)
+        fail(
+            f"{error.filename} cannot be written ({error.strerror}): choose another place with run.dir=PATH.",
+            2,
+        )
     except (NotADirectoryError, FileExistsError, FileNotFoundError) as error:
         fail(f"{error.filename} is no directory and cannot be made: choose another place with run.dir=PATH.", 2)
     except OSError as error:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import cast
 
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from dqn import build
 from dqn.acting.actor import Actor
@@ -41,7 +42,7 @@ def evaluate() -> None:
     directory = Path(options.run)
     if not (directory / "config.yaml").is_file():
         raise UsageError(f"run={options.run} is not a run's directory: it has no config.yaml.")
-    cfg = OmegaConf.load(directory / "config.yaml")
+    cfg = cast(DictConfig, OmegaConf.load(directory / "config.yaml"))
     torch.set_num_threads(cfg.execution.threads)
     device, _ = choose_device(options.device)
     snapshot = Checkpoints(directory / "checkpoints").load(weights_only=True)

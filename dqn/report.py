@@ -19,7 +19,11 @@ def rows(directories: list[Path]) -> list[tuple[Path, dict[str, Any], dict[str, 
     for directory in directories:
         if (directory / "result.json").is_file():
             cfg = OmegaConf.load(directory / "config.yaml")
-            options = {n: OmegaConf.select(cfg, n, throw_on_missing=False) for n in option_names(cfg) if n.split(".")[0] != "run"}
+            options = {
+                n: OmegaConf.select(cfg, n, throw_on_missing=False)
+                for n in option_names(cfg)
+                if n.split(".")[0] != "run"
+            }
             found.append((directory, options, json.loads((directory / "result.json").read_text())))
     return found
 

@@ -57,7 +57,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, Any]:
     start_text_log(directory / "train.log")
     snapshot = None
     if cfg.resume is not None:
-        from dqn.tracking.checkpoint import Checkpoints  # noqa: PLC0415
+        from dqn.tracking.checkpoint import Checkpoints
 
         snapshot = Checkpoints(directory / "checkpoints").load()
     run = build.run(cfg, directory, snapshot and snapshot.counters["env_steps"] + 1)
@@ -75,7 +75,11 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, Any]:
     try:
         trainer.run()
         if caught:
-            log.info("Stopped at %s steps. Continue with: python -m dqn.train resume=%s", f"{trainer.env_steps:,}", directory)
+            log.info(
+                "Stopped at %s steps. Continue with: python -m dqn.train resume=%s",
+                f"{trainer.env_steps:,}",
+                directory,
+            )
             sys.exit(128 + caught[0])
         result = finish(cfg, run, perf_counter() - started)
     finally:
@@ -116,7 +120,8 @@ def finish(cfg: DictConfig, run: build.Run, seconds: float) -> dict[str, Any]:
         )  # fmt: skip
     log.info(
         "Greedy evaluation over %d episodes: %.2f ± %.2f  (%s steps, %s updates, %.1f s)",
-        evaluation["episodes"], evaluation["mean"], evaluation["std"], f"{trainer.env_steps:,}", f"{trainer.updates:,}", seconds,
+        evaluation["episodes"], evaluation["mean"], evaluation["std"], f"{trainer.env_steps:,}",
+        f"{trainer.updates:,}", seconds,
     )  # fmt: skip
     log.info("Results are in %s", directory.resolve())
     log.info("  evaluate:  python -m dqn.evaluate run=%s episodes=100", directory)

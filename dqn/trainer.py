@@ -22,7 +22,12 @@ from dqn.tracking.seeding import stream
 from dqn.types import RunError, Step
 
 log = logging.getLogger("dqn")
-COUNTERS = ("env_steps", "updates", "points", "largest_reward")  # what a checkpoint keeps of the trainer's own
+COUNTERS = (
+    "env_steps",
+    "updates",
+    "points",
+    "largest_reward",
+)  # what a checkpoint keeps of the trainer's own
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,12 @@ from dqn.cli import CONF
 from dqn.tracking.logger import start_text_log
 
 torch.set_num_threads(1)
-QUICK = ["run.dir=unused", "tracking.evaluate_every=0", "tracking.checkpoint_every=0", "tracking.final_episodes=2"]
+QUICK = [
+    "run.dir=unused",
+    "tracking.evaluate_every=0",
+    "tracking.checkpoint_every=0",
+    "tracking.final_episodes=2",
+]
 
 
 def configure(*overrides: str):

@@ -9,9 +9,17 @@ PACKAGE = Path(__file__).parent.parent / "dqn"
 FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = {"networks", "replay", "acting", "learning", "envs", "execution", "tracking"}
 VERBS = {"train", "evaluate", "report"}
-LEVEL = {"types": 0, "ops": 1, **dict.fromkeys(ROOMS, 2), "trainer": 3, "cli": 3, "build": 4, **dict.fromkeys(VERBS, 5)}
-CORE = ["types.py", "ops", "networks/layers.py", "networks/torsos.py", "networks/heads.py", "networks/qnetwork.py", "replay",
-        "acting", "learning", "trainer.py", "build.py", "train.py"]  # fmt: skip
+LEVEL = {
+    "types": 0,
+    "ops": 1,
+    **dict.fromkeys(ROOMS, 2),
+    "trainer": 3,
+    "cli": 3,
+    "build": 4,
+    **dict.fromkeys(VERBS, 5),
+}
+CORE = ["types.py", "ops", "networks/layers.py", "networks/torsos.py", "networks/heads.py", "networks/qnetwork.py",
+        "replay", "acting", "learning", "trainer.py", "build.py", "train.py"]  # fmt: skip
 
 
 def room(path):
@@ -80,5 +88,7 @@ def test_plain_dqn_is_the_house_as_it_stands():
 
 
 def test_the_bellman_line_exists_once():
-    found = [p for p in FILES if "discount * " in p.read_text() and "inverse" in p.read_text() and "atoms" in p.read_text()]
+    found = [
+        p for p in FILES if "discount * " in p.read_text() and "inverse" in p.read_text() and "atoms" in p.read_text()
+    ]
     assert [p.name for p in found] == ["objective.py"]

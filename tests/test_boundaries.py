@@ -33,9 +33,7 @@ def play(mode, num_envs, n, lengths, ending, ticks=120, capacity=10_000, blocks=
     """Play random actions; returns the memory, and every transition that was really played."""
     Counting.PLAYED.clear()
     envs = make("test/Counting-v0", num_envs, autoreset=mode, kwargs={"lengths": lengths, "ending": ending})
-    memory = Memory(
-        Ring(envs.spec, capacity, num_envs, window=n), EveryStart(), GAMMA, n, torch.Generator()
-    )
+    memory = Memory(Ring(envs.spec, capacity, num_envs, window=n), EveryStart(), GAMMA, n, torch.Generator())
     stage, rng, obs = Stage(envs.spec, num_envs, max(blocks)), np.random.default_rng(0), envs.reset(seed=40)
     for tick in range(ticks):
         action = rng.integers(3, size=num_envs)

@@ -13,7 +13,9 @@ from dqn.types import UsageError
 
 GROUPS = {path.name: sorted(p.stem for p in path.glob("*.yaml")) for path in CONF.iterdir() if path.is_dir()}
 WITH = {"env=gym": ["env.id=Acrobot-v1"], "torso=table": ["env=chain"], "replay=newest": ["train_every=1"]}
-CHOICES = [f"{group}={choice}" for group, choices in sorted(GROUPS.items()) for choice in choices if group != "experiment"]
+CHOICES = [
+    f"{group}={choice}" for group, choices in sorted(GROUPS.items()) for choice in choices if group != "experiment"
+]
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -79,7 +81,12 @@ def command(monkeypatch, capfd, *arguments):
     ],
 )
 def test_b6_bad_input_is_one_sentence(monkeypatch, capfd, tmp_path, arguments, says):
-    code, err = command(monkeypatch, capfd, *arguments, *([] if arguments[0].startswith("resume") else [f"run.dir={tmp_path}/run"]))
+    code, err = command(
+        monkeypatch,
+        capfd,
+        *arguments,
+        *([] if arguments[0].startswith("resume") else [f"run.dir={tmp_path}/run"]),
+    )
     assert code == 2
     message = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(message) == 1, err
@@ -112,7 +119,8 @@ def test_check_accepts_the_default():
 
 def test_help_shows_examples_and_options():
     text = subprocess.run(
-        [sys.executable, "-m", "dqn.train", "--help"], capture_output=True, text=True, check=True, cwd=Path(__file__).parent
+        [sys.executable, "-m", "dqn.train", "--help"], capture_output=True, text=True, check=True,
+        cwd=Path(__file__).parent,
     ).stdout  # fmt: skip
     assert "python -m dqn.train -m seed=0,1,2" in text
     assert "optimizer: adam, sgd" in text

@@ -15,8 +15,6 @@ def test_default_base_brings_the_pinned_torch():
 
 def test_every_copied_path_exists_and_reaches_the_builder():
     allowed = re.findall(r"^!(\S+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
-    copied = [
-        path for line in re.findall(r"^COPY (.+)$", DOCKERFILE, re.MULTILINE) for path in line.split()[:-1]
-    ]
+    copied = [path for line in re.findall(r"^COPY (.+)$", DOCKERFILE, re.MULTILINE) for path in line.split()[:-1]]
     assert sorted(copied) == sorted(allowed)
     assert all((ROOT / path).exists() for path in copied)

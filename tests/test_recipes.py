@@ -22,7 +22,9 @@ def test_updates_are_finite_and_move_the_parameters(wired, recipe):
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_opens_with_its_paper_and_its_command(recipe):
-    comment = [line for line in (CONF / "algorithm" / f"{recipe}.yaml").read_text().splitlines() if line.startswith("#")]
+    comment = [
+        line for line in (CONF / "algorithm" / f"{recipe}.yaml").read_text().splitlines() if line.startswith("#")
+    ]
     assert any("(19" in line or "(20" in line for line in comment)
     assert any("python -m dqn.train" in line for line in comment)
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,14 @@ def make(directory, *overrides, resume=False):
     trainer = build.run(configure(*overrides), directory).trainer
     if resume:
         lines = [*trainer.restore(Checkpoints(directory / "checkpoints").load())]
-        assert {line.split(":")[0] for line in lines} == {"replay", "learner", "memory", "actor", "trainer", "counters"}
+        assert {line.split(":")[0] for line in lines} == {
+            "replay",
+            "learner",
+            "memory",
+            "actor",
+            "trainer",
+            "counters",
+        }
     return trainer
 
 
@@ -54,8 +62,21 @@ def stop_at(trainer, env_steps):
 VARIANTS = {
     "dqn": ["steps=1500", "learning_starts=200"],
     "n_step": ["steps=1500", "learning_starts=200", "n_step=3", "replay.capacity=400", "env.num_envs=3"],
-    "same_step": ["steps=1500", "learning_starts=200", "env.autoreset=same_step", "n_step=2", "env.num_envs=2"],
-    "disabled": ["steps=1500", "learning_starts=200", "env.autoreset=disabled", "target=polyak", "lr_schedule=linear"],
+    "same_step": [
+        "steps=1500",
+        "learning_starts=200",
+        "env.autoreset=same_step",
+        "n_step=2",
+        "env.num_envs=2",
+    ],
+    "disabled": [
+        "steps=1500",
+        "learning_starts=200",
+        "env.autoreset=disabled",
+        "target=polyak",
+        "lr_schedule.end=0",
+        "lr_schedule.steps=2000",
+    ],
     "tabular": ["algorithm=tabular", "env=chain", "steps=700"],
 }
 
@@ -107,7 +128,13 @@ def test_a_world_that_is_not_deterministic_resumes_with_new_episodes_and_says_so
 
 
 def command(directory, *arguments, **kwargs):
-    return [sys.executable, "-m", "dqn.train", *arguments], {"cwd": HERE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, **kwargs}
+    return [sys.executable, "-m", "dqn.train", *arguments], {
+        "cwd": HERE,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.STDOUT,
+        "text": True,
+        **kwargs,
+    }
 
 
 REAL = ["steps=3000", "learning_starts=200", "tracking.checkpoint_every=500", "tracking.evaluate_every=1000",
@@ -160,7 +187,7 @@ def test_b2_kill_9_for_real_then_resume_equals_never_killed(never_killed, tmp_pa
     assert results[0]["evaluation"] == results[1]["evaluation"]
     for tag in events(directory).Tags()["scalars"]:
         steps = [event.step for event in events(directory).Scalars(tag)]
-        assert all(a < b for a, b in zip(steps, steps[1:], strict=False)), (tag, steps)
+        assert all(a < b for a, b in pairwise(steps)), (tag, steps)
 
 
 def test_a_run_directory_holds_what_it_should(never_killed):
@@ -224,7 +251,13 @@ def test_b4_evaluate_writes_beside_the_result_and_changes_nothing(never_killed):
     assert "3 episodes" in done.stdout
     assert {p: p.read_bytes() for p in before} == before
     for bad in (["run=/nowhere"], [f"run={directory}", "episode=3"], [f"run={directory}", "episodes=0"], []):
-        done = subprocess.run([sys.executable, "-m", "dqn.evaluate", *bad], cwd=HERE, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", "dqn.evaluate", *bad],
+            cwd=HERE,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 2
         assert done.stderr.startswith("error: ")
         assert len(done.stderr.splitlines()) == 1
@@ -250,8 +283,8 @@ def test_groups_cannot_be_chosen_anew_beside_resume(never_killed):
 
 
 def test_a_sweep_ends_with_a_sorted_table(tmp_path):
-    args, kwargs = command(None, "-m", "algorithm=tabular", "env=chain", "optimizer.lr=0.01,0.5", "gamma=0.8", "steps=400",
-                           f"hydra.sweep.dir={tmp_path}/sweep", "tracking.final_episodes=1")  # fmt: skip
+    args, kwargs = command(None, "-m", "algorithm=tabular", "env=chain", "optimizer.lr=0.01,0.5", "gamma=0.8",
+                           "steps=400", f"hydra.sweep.dir={tmp_path}/sweep", "tracking.final_episodes=1")  # fmt: skip
     done = subprocess.run(args, check=False, timeout=200, **kwargs)
     assert done.returncode == 0, done.stdout
     lines = done.stdout.splitlines()

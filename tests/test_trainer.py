@@ -66,7 +66,8 @@ def test_a20_one_and_eight_environments_count_alike(wired, mode):
     counts = []
     for num_envs in (1, 8):
         run = wired(*world("test/Counting-v0", f"env.num_envs={num_envs}", "steps=960", "learning_starts=80",
-                           "train_every=8", "target.period=80", f"env.autoreset={mode}", "replay.capacity=200"))  # fmt: skip
+                           "train_every=8", "target.period=80", f"env.autoreset={mode}",
+                           "replay.capacity=200"))  # fmt: skip
         words = [word for word, _ in taped(run)]
         epsilon = run.trainer.actor.exploration.epsilon(run.trainer.env_steps)
         counts.append((words.count("update"), words.count("sync"), len(run.trainer.memory.ring)))
@@ -90,7 +91,13 @@ def test_the_next_stop_is_the_next_thing_due():
 def test_how_often_one_logs_changes_nothing(wired):
     hashes = set()
     for every in (7, 1000):
-        run = wired("env.num_envs=3", "steps=900", "learning_starts=100", "train_every=10", f"tracking.log_every={every}")
+        run = wired(
+            "env.num_envs=3",
+            "steps=900",
+            "learning_starts=100",
+            "train_every=10",
+            f"tracking.log_every={every}",
+        )
         run.trainer.run()
         hashes.add(parameter_hash(run.trainer.learner.state()))
     assert len(hashes) == 1
@@ -100,7 +107,7 @@ def test_a26_same_seed_same_hash_other_seed_other_hash(wired):
     hashes = []
     for seed in (0, 0, 1):
         torch.manual_seed(len(hashes))  # global random state must not matter
-        np.random.seed(len(hashes))  # noqa: NPY002
+        np.random.seed(len(hashes))
         run = wired(f"seed={seed}", "steps=600", "learning_starts=100")
         run.trainer.run()
         hashes.append(parameter_hash(run.trainer.learner.state()))
@@ -112,14 +119,14 @@ CHANGES = [
     "torso.hidden=[32]", "torso.norm=layer", "head.loss=squared", "head.kappa=0.1", "backup=double_q",
     "transform=signed_hyperbolic", "replay.capacity=150", "replay.batch_size=32", "exploration.epsilon.end=0.9",
     "exploration.epsilon.start=0.5", "exploration.epsilon.steps=300", "target.period=50", "target.polyak=0.5",
-    "target=polyak", "target=none", "optimizer.lr=1e-3", "optimizer.eps=1e-3", "optimizer=sgd", "lr_schedule=linear",
+    "target=polyak", "target=none", "optimizer.lr=1e-3", "optimizer.eps=1e-3", "optimizer=sgd", "lr_schedule.end=0",
     "env.num_envs=2", "env.max_episode_steps=9", "env.autoreset=same_step",
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def plain_hash(tmp_path_factory):
-    from conftest import build, configure  # noqa: PLC0415
+    from conftest import build, configure
 
     run = build.run(configure("steps=700", "learning_starts=100"), tmp_path_factory.mktemp("plain"))
     run.trainer.run()
@@ -136,7 +143,7 @@ def test_a25_every_option_changes_the_run(wired, plain_hash, change):
 
 def test_b9_a_loss_that_is_no_number_stops_at_its_update_with_the_batch(wired):
     run = wired(*world("test/NanReward-v0", "steps=300", "learning_starts=20", "train_every=1"))
-    with pytest.raises(RunError, match="not finite at update 1 .*lower optimizer.lr"):
+    with pytest.raises(RunError, match=r"not finite at update 1 .*lower optimizer.lr"):
         run.trainer.run()
     assert (run.trainer.directory / "diverged.safetensors").stat().st_size > 100
 
@@ -152,7 +159,7 @@ def test_b9_q_above_the_largest_possible_return_warns_once(wired, capsys):
 
 def test_b8_nothing_is_read_from_the_device_in_an_update(wired):
     """A dispatch mode sees every read of a number by the host, on any device."""
-    from torch.utils._python_dispatch import TorchDispatchMode  # noqa: PLC0415
+    from torch.utils._python_dispatch import TorchDispatchMode
 
     class NoReads(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):

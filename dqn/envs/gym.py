@@ -79,8 +79,8 @@ def make(
     """`num_envs` copies of the Gymnasium environment `id`; `imports` names the packages that register it.
 
     `vectorization`: `sync` (one process), `async` (a process each) or `vector_entry_point` (the environment's own
-    vector class). `autoreset`: `next_step`, `same_step` or `disabled`; an environment's own vector class brings its own.
-    `max_episode_steps` replaces the environment's own time limit; `step_cap` is one more, beyond it (evaluation).
+    vector class). `autoreset`: `next_step`, `same_step` or `disabled`; an environment's own vector class brings its
+    own. `max_episode_steps` replaces the environment's own time limit; `step_cap` is one more, beyond it (evaluation).
     Errors: UsageError, one sentence, for an unknown environment, a missing package or spaces DQN cannot use.
     """
     if num_envs < 1:
@@ -92,17 +92,13 @@ def make(
     except KeyError:
         raise UsageError(f"env.autoreset must be next_step, same_step or disabled, got {autoreset!r}.") from None
     kwargs = dict(kwargs or {})
-    one = partial(
-        _make_one, id=id, imports=imports, kwargs=kwargs, limit=max_episode_steps, cap=step_cap
-    )
+    one = partial(_make_one, id=id, imports=imports, kwargs=kwargs, limit=max_episode_steps, cap=step_cap)
     try:
         if vectorization == "vector_entry_point":
             for module in imports:
                 importlib.import_module(module)
             limit = {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
-            return GymEnvs(
-                gymnasium.make_vec(id, num_envs, vectorization_mode=vectorization, **limit, **kwargs)
-            )
+            return GymEnvs(gymnasium.make_vec(id, num_envs, vectorization_mode=vectorization, **limit, **kwargs))
         makers = [partial(one, index) for index in range(num_envs)]
         if vectorization == "async":  # spawn: a forked child of a threaded torch may hang
             return GymEnvs(AsyncVectorEnv(makers, autoreset_mode=mode, context="spawn"))
@@ -115,7 +111,8 @@ def make(
         ) from error
     except gymnasium.error.Error as error:
         raise UsageError(
-            f"env.id={id} cannot be made ({_first_line(error)}); if a package registers it, name it with env.imports=[package]."
+            f"env.id={id} cannot be made ({_first_line(error)}); if a package registers it, "
+            "name it with env.imports=[package]."
         ) from error
     except TypeError as error:
         raise UsageError(f"env.id={id} cannot be made with env.kwargs={kwargs} ({_first_line(error)}).") from error
@@ -137,12 +134,14 @@ def _spec(id: str, observation: gymnasium.Space, action: gymnasium.Space) -> Spe
         return Spec((), np.dtype(np.int64), actions, int(observation.n))
     if not isinstance(observation, Box):
         raise UsageError(
-            f"{id} has observations of kind {type(observation).__name__}; use env.vectorization=sync, which flattens them to a vector."
+            f"{id} has observations of kind {type(observation).__name__}; use env.vectorization=sync, "
+            "which flattens them to a vector."
         )
     shape, dtype = tuple(observation.shape), np.dtype(observation.dtype)
     if dtype.kind == "f" and len(shape) >= 3:
         raise UsageError(
-            f"{id} shows images of {dtype} {shape}; give them as uint8 in 0…255 (a quarter of the memory): wrap the environment."
+            f"{id} shows images of {dtype} {shape}; give them as uint8 in 0…255 (a quarter of the memory): "
+            "wrap the environment."
         )
     if dtype != np.uint8:
         dtype = np.dtype(np.float64 if torch.get_default_dtype() == torch.float64 else np.float32)
@@ -158,7 +157,8 @@ class GymEnvs:
         mode = envs.metadata.get("autoreset_mode")
         if not isinstance(mode, AutoresetMode):
             raise UsageError(
-                f"{self.id} does not say how it resets: set metadata['autoreset_mode'] of its vector class to an AutoresetMode."
+                f"{self.id} does not say how it resets: set metadata['autoreset_mode'] of its vector class to an "
+                "AutoresetMode."
             )
         self.mode = mode
         observation, action = envs.single_observation_space, envs.single_action_space

@@ -107,9 +107,9 @@ class RandomMDP(TabularEnv):
                 f"states={states}, actions={actions}, branching={branching}, final={final}."
             )
         rng = np.random.default_rng(world_seed)
-        successor = np.stack(
-            [rng.choice(states, branching, replace=False) for _ in range(states * actions)]
-        ).reshape(states, actions, branching)
+        successor = np.stack([rng.choice(states, branching, replace=False) for _ in range(states * actions)]).reshape(
+            states, actions, branching
+        )
         probability = rng.dirichlet(np.ones(branching), (states, actions))
         super().__init__(successor, probability, rng.random((states, actions)), noise, final)
 
@@ -128,6 +128,4 @@ class Chain(TabularEnv):
         ways = np.stack([np.maximum(here - 1, 0), np.minimum(here + 1, states - 1)], -1)  # [S, 2]
         successor = np.stack([ways, ways[:, ::-1]], -1)  # [S, A, 2]: as asked, and slipped
         probability = np.broadcast_to(np.array([1 - slip, slip]), successor.shape)
-        super().__init__(
-            successor, probability, np.random.default_rng(world_seed).random((states, 2)), noise
-        )
+        super().__init__(successor, probability, np.random.default_rng(world_seed).random((states, 2)), noise)

@@ -37,9 +37,14 @@ class Learner:
             raise ValueError(f"target.polyak must be in (0, 1], got {polyak}")
         if max_grad_norm is not None and max_grad_norm <= 0:
             raise ValueError(f"max_grad_norm must be > 0 or null, got {max_grad_norm}")
-        self.online, self.objective, self.polyak, self.max_grad_norm = online, objective, polyak, max_grad_norm
+        self.online, self.objective, self.polyak, self.max_grad_norm = (
+            online,
+            objective,
+            polyak,
+            max_grad_norm,
+        )
         self.target = online if polyak is None else copy.deepcopy(online).requires_grad_(False)
-        self.parameters = list(online.parameters())
+        self.parameters: list[Tensor] = list(online.parameters())
         self.optimizer = optimizer(self.parameters)
         self.lr_schedule = lr_schedule
         self.lr = [group["lr"] for group in self.optimizer.param_groups]
@@ -57,16 +62,16 @@ class Learner:
     @torch.no_grad()
     def _clip(self, grads: list[Tensor]) -> Tensor:
         """g ← g · min(1, bound / ‖g‖) in place, returns ‖g‖; torch's clip_grad_norm_ at a fifth of its price."""
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))  # pyright: ignore[reportPrivateImportUsage]  # torch's types hide _foreach_*
         if self.max_grad_norm is not None:
-            torch._foreach_mul_(grads, (self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
+            torch._foreach_mul_(grads, (self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))  # pyright: ignore[reportPrivateImportUsage]  # torch's types hide _foreach_*
         return norm
 
     @torch.no_grad()
     def sync_target(self) -> None:
         """θ̄ ← θ̄ + ρ(θ − θ̄), in place; nothing where there is no target network."""
         if self.polyak is not None:
-            torch._foreach_lerp_([*self.target.parameters()], self.parameters, self.polyak)
+            torch._foreach_lerp_([*self.target.parameters()], self.parameters, self.polyak)  # pyright: ignore[reportPrivateImportUsage]  # torch's types hide _foreach_*
             for mine, theirs in zip(self.target.buffers(), self.online.buffers(), strict=True):
                 mine.copy_(theirs)
 

@@ -22,7 +22,8 @@ class Loss:
 
 
 class Objective:
-    """Semi-gradient temporal-difference loss, L = mean_{T,B} w · D(Z(s, a), h(r + bonus + discount · (h⁻¹ Z̄(s′, π′) + entropy))).
+    """Semi-gradient temporal-difference loss,
+    L = mean_{T,B} w · D(Z(s, a), h(r + bonus + discount · (h⁻¹ Z̄(s′, π′) + entropy))).
 
     `backup` names π′, bonus and entropy (ops.backups), the head measures D and mixes Z̄, `transform` is h
     (ops.transforms). Nothing behind the target carries a gradient. Sutton & Barto (2018), §11.3; Mnih et al. (2015).

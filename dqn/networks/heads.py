@@ -43,9 +43,7 @@ class Expected(nn.Module):
     def mix(self, values: Values, pi: Tensor) -> tuple[Tensor, Tensor | None]:
         """v = Σ_a π(a) q(a): one atom. q, π [..., A] → atoms [..., 1]."""
         if values.q.shape != pi.shape:
-            raise ValueError(
-                f"mix wants q and pi of equal shape, got {tuple(values.q.shape)}, {tuple(pi.shape)}"
-            )
+            raise ValueError(f"mix wants q and pi of equal shape, got {tuple(values.q.shape)}, {tuple(pi.shape)}")
         return (values.q * pi).sum(-1, keepdim=True), None
 
     def loss(self, values: Values, action: Tensor, atoms: Tensor, probs: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -7,15 +7,16 @@ from torch import Tensor, nn
 
 
 class Linear(nn.Linear):
-    """y = W x + b for features x [..., in]; for state numbers x [...] int64 the same on one-hot vectors, y = W[:, x] + b.
+    """y = W x + b for features x [..., in]; for state numbers x [...] int64 the same on one-hot vectors,
+    y = W[:, x] + b.
 
     The look-up spares the product with zeros: a table of a million states costs one column per sample.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        if x.is_floating_point():
-            return super().forward(x)
-        y = F.embedding(x, self.weight.t())
+    def forward(self, input: Tensor) -> Tensor:
+        if input.is_floating_point():
+            return super().forward(input)
+        y = F.embedding(input, self.weight.t())
         return y if self.bias is None else y + self.bias
 
 

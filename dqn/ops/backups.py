@@ -33,7 +33,5 @@ def double_q(target_q: Tensor, online_q: Callable[[], Tensor]) -> Backup:
     """π′ = greedy(q_online): y = r + γ q_target(s′, argmax_a q_online(s′, a)). van Hasselt et al. (2016), eq. 4."""
     q = online_q()
     if q.shape != target_q.shape:
-        raise ValueError(
-            f"double_q wants equal shapes, got online {tuple(q.shape)}, target {tuple(target_q.shape)}"
-        )
+        raise ValueError(f"double_q wants equal shapes, got online {tuple(q.shape)}, target {tuple(target_q.shape)}")
     return Backup(greedy(q))

@@ -36,9 +36,7 @@ class Ring:
     Errors: ValueError when capacity or window are not positive.
     """
 
-    def __init__(
-        self, spec: Spec, capacity: int, num_envs: int, window: int = 1, device: torch.device | str = "cpu"
-    ):
+    def __init__(self, spec: Spec, capacity: int, num_envs: int, window: int = 1, device: torch.device | str = "cpu"):
         if capacity < 1 or window < 1:
             raise ValueError(f"a ring needs capacity ≥ 1 and window ≥ 1, got {capacity} and {window}")
         self.kept = ceil(capacity / num_envs)
@@ -67,9 +65,7 @@ class Ring:
         """Memory a ring of these sizes takes, in bytes."""
         obs = prod(spec.obs_shape) * _tensor_dtype(spec.obs_dtype).itemsize
         return (
-            cls.rows_for(capacity, num_envs, window)
-            * num_envs
-            * (obs + 8 + torch.get_default_dtype().itemsize + 3 + 8)
+            cls.rows_for(capacity, num_envs, window) * num_envs * (obs + 8 + torch.get_default_dtype().itemsize + 3 + 8)
         )
 
     @property
@@ -90,15 +86,11 @@ class Ring:
 
     def extend(self, rows: Rows) -> None:
         """Write a block of K ticks and what is seen now (`rows.obs[K]`); K may be at most half the ring."""
-        block = {
-            f: torch.as_tensor(getattr(rows, f)).to(self.device) for f in FIELDS
-        }  # [K, E], obs [K+1, E, ...]
+        block = {f: torch.as_tensor(getattr(rows, f)).to(self.device) for f in FIELDS}  # [K, E], obs [K+1, E, ...]
         ticks = block["action"].shape[0]
         most = ticks if rows.splits is None else 2 * ticks
         if most >= self.rows:
-            raise ValueError(
-                f"a block of {ticks} ticks does not fit a ring of {self.rows} rows: raise replay.capacity"
-            )
+            raise ValueError(f"a block of {ticks} ticks does not fit a ring of {self.rows} rows: raise replay.capacity")
         before, arange = self.written, torch.arange(most, device=self.device)[:, None]
         if rows.splits is None:
             slot = (before + arange) % self.rows
@@ -128,9 +120,7 @@ class Ring:
     def _register(self, before: Tensor, arange: Tensor) -> None:
         """Append the starts whose window is now complete, drop those whose row is overwritten."""
         row = before - self.window + 1 + arange  # [M, E] candidates, as row numbers
-        legal = (
-            (row >= 0) & (row <= self.written - self.window) & ~self.reset[row.clamp_min(0) % self.rows, self.env]
-        )
+        legal = (row >= 0) & (row <= self.written - self.window) & ~self.reset[row.clamp_min(0) % self.rows, self.env]
         place = (self.added - 1 + legal.cumsum(0)) % self.rows
         which, env = legal.nonzero(as_tuple=True)
         self.starts[place[which, env], env] = row[which, env]
@@ -165,6 +155,4 @@ class Ring:
 
     def restore_rows(self, chunk: dict[str, Tensor]) -> None:
         for field in FIELDS:
-            getattr(self, field).view(-1, *getattr(self, field).shape[2:])[chunk["slot"]] = chunk[field].to(
-                self.device
-            )
+            getattr(self, field).view(-1, *getattr(self, field).shape[2:])[chunk["slot"]] = chunk[field].to(self.device)

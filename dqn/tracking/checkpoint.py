@@ -1,8 +1,8 @@
 """Checkpoints: complete or absent, loaded without executing code, costing what is new since the last.
 
-    checkpoints/000003-50000.json              the manifest: counters and every file's sha256; its rename commits
-    checkpoints/000003-50000.safetensors       parameters, optimizer, random streams, the ring's numbers
-    checkpoints/000003-50000-rows.safetensors  the replay rows written since the checkpoint before
+checkpoints/000003-50000.json              the manifest: counters and every file's sha256; its rename commits
+checkpoints/000003-50000.safetensors       parameters, optimizer, random streams, the ring's numbers
+checkpoints/000003-50000-rows.safetensors  the replay rows written since the checkpoint before
 """
 
 from __future__ import annotations

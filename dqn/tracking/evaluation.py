@@ -45,10 +45,9 @@ def play(act: Callable[[np.ndarray], np.ndarray], envs: Any, episodes: int, seed
 
 
 @torch.no_grad()
-def known_values(
-    network: nn.Module, optimal: np.ndarray, device: torch.device, gamma: float
-) -> dict[str, float]:
-    """Distance to a known Q* [S, A] over all states where it is defined: max |Q − Q*|, mean |Q − Q*|, and Q*'s range to judge them by."""
+def known_values(network: nn.Module, optimal: np.ndarray, device: torch.device, gamma: float) -> dict[str, float]:
+    """Distance to a known Q* [S, A] over all states where it is defined: max |Q − Q*|, mean |Q − Q*|, and Q*'s range
+    to judge them by."""
     q = network(torch.arange(len(optimal), device=device)).q.cpu().numpy()
     error = np.abs(q - optimal)
     return {

@@ -54,7 +54,7 @@ class Logger:
     """
 
     def __init__(self, directory: Path, purge_step: int | None = None):
-        from torch.utils.tensorboard.writer import SummaryWriter  # noqa: PLC0415  (a second of import)
+        from torch.utils.tensorboard.writer import SummaryWriter  # a second of import
 
         self.writer = SummaryWriter(str(directory), purge_step=purge_step, flush_secs=10)
         self.allowed = {*TAGS, *(f"time/{stage}" for stage in STAGES)}
@@ -70,11 +70,9 @@ class Logger:
 
     def hparams(self, values: dict[str, Any], metrics: dict[str, float]) -> None:
         """The run's options and final numbers for TensorBoard's HParams page, in the run's own directory."""
-        from torch.utils.tensorboard.summary import hparams  # noqa: PLC0415
+        from torch.utils.tensorboard.summary import hparams
 
-        plain = {
-            k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in values.items() if v is not None
-        }
+        plain = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in values.items() if v is not None}
         for summary in hparams(plain, metrics):
             self.writer._get_file_writer().add_summary(summary)
 
@@ -90,7 +88,12 @@ class Progress:
 
     def __init__(self, total: int, done: int = 0):
         self.bar = tqdm.tqdm(
-            total=total, initial=done, unit="step", unit_scale=True, dynamic_ncols=True, disable=not sys.stderr.isatty()
+            total=total,
+            initial=done,
+            unit="step",
+            unit_scale=True,
+            dynamic_ncols=True,
+            disable=not sys.stderr.isatty(),
         )
         self.total, self.tenth = total, done * 10 // total
 

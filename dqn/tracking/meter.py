@@ -19,7 +19,7 @@ class Meter:
 
     def __init__(self, names: Sequence[str], device: torch.device):
         self.names = names
-        self.seconds = dict.fromkeys(STAGES, 0.0)
+        self.seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
         self.recent: deque[float] = deque(maxlen=100)  # returns of the last episodes, for the progress line
         self.finished: list[tuple[float, int]] = []  # (return, length) since the last reading
         self.sums, self.updates = torch.zeros(len(names), device=device), 0

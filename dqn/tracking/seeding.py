@@ -26,5 +26,5 @@ def parameter_hash(state: dict[str, Tensor]) -> str:
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy() if tensor.numel() else np.empty(0, np.uint8))
+        digest.update((tensor.flatten().view(torch.uint8).numpy() if tensor.numel() else np.empty(0, np.uint8)).data)
     return digest.hexdigest()

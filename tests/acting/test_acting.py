@@ -41,7 +41,7 @@ def test_the_actor_uses_the_epsilon_of_env_steps():
             seen.append(epsilon.item())
             return super().__call__(q, epsilon, generator)
 
-    actor = Actor(lambda obs: Values(obs), Spy(Linear(1, 0, 100)), torch.device("cpu"), torch.Generator())
+    actor = Actor(Values, Spy(Linear(1, 0, 100)), torch.device("cpu"), torch.Generator())
     for env_steps in (0, 50, 100, 10**6):
         actor.act(np.zeros((2, 3), np.float32), env_steps)
     assert seen == [1.0, 0.5, 0.0, 0.0]

@@ -87,7 +87,10 @@ def test_b6_what_cannot_be_used_is_refused_in_one_sentence(kwargs, says):
 def test_b7_an_environment_that_raises_says_which_and_when():
     envs = make("test/Raising-v0", 2, kwargs={"at": 5})
     envs.reset(seed=0)
-    with pytest.raises(EnvironmentFailure, match=r"environment 0 \(test/Raising-v0\) raised ZeroDivisionError at its step 5: the world broke"):
+    with pytest.raises(
+        EnvironmentFailure,
+        match=r"environment 0 \(test/Raising-v0\) raised ZeroDivisionError at its step 5: the world broke",
+    ):
         for _ in range(9):
             envs.step(np.zeros(2, np.int64))
 
@@ -95,8 +98,8 @@ def test_b7_an_environment_that_raises_says_which_and_when():
 def test_b7_async_a_run_ends_soon_without_orphans(tmp_path):
     start = time.monotonic()
     run = subprocess.run(
-        [sys.executable, "-m", "dqn.train", "env=gym", "env.id=test/Raising-v0", "env.imports=[worlds]", "env.num_envs=2",
-         "env.vectorization=async", "+env.kwargs.at=40", f"run.dir={tmp_path}/run", "steps=1000"],
+        [sys.executable, "-m", "dqn.train", "env=gym", "env.id=test/Raising-v0", "env.imports=[worlds]",
+         "env.num_envs=2", "env.vectorization=async", "+env.kwargs.at=40", f"run.dir={tmp_path}/run", "steps=1000"],
         cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert run.returncode == 1

@@ -64,6 +64,7 @@ def test_chain_walks_left_and_right_between_walls():
 
 def test_bad_worlds_are_refused():
     for bad in (lambda: RandomMDP(3, 2, 4), lambda: RandomMDP(0), lambda: RandomMDP(3, 2, 2, final=3), lambda: Chain(1),
-                lambda: Chain(5, slip=2), lambda: value_iteration(*[np.zeros((1, 1, 1))] * 2, np.zeros((1, 1)), 1.0)):  # fmt: skip
+                lambda: Chain(5, slip=2),
+                lambda: value_iteration(*[np.zeros((1, 1, 1))] * 2, np.zeros((1, 1)), 1.0)):  # fmt: skip
         with pytest.raises(UsageError):
             bad()

@@ -45,16 +45,16 @@ def test_uint8_is_scaled_to_the_unit_interval():
 def test_wrong_parts_are_refused():
     for bad in (lambda: TableTorso(VECTOR), lambda: MLP(VECTOR, []), lambda: MLP(VECTOR, [4], norm="batch"),
                 lambda: Expected(3, 2, loss="l1"), lambda: Expected(3, 2, kappa=0)):  # fmt: skip
-        with pytest.raises(ValueError, match="torso|head|hidden"):
+        with pytest.raises(ValueError, match=r"torso|head|hidden"):
             bad()
 
 
-@pytest.mark.parametrize(("loss", "error", "slope"), [("huber", 10.0, 1.0), ("huber", 0.5, 0.5), ("squared", 10.0, 10.0)])
+@pytest.mark.parametrize(
+    ("loss", "error", "slope"), [("huber", 10.0, 1.0), ("huber", 0.5, 0.5), ("squared", 10.0, 10.0)]
+)
 def test_a14_gradient_of_the_loss_with_respect_to_q(loss, error, slope):
     q = torch.zeros(1, 1, 2, requires_grad=True)
-    value, td_error = Expected(3, 2, loss=loss).loss(
-        Values(q), torch.tensor([[1]]), torch.full((1, 1, 1), error), None
-    )
+    value, td_error = Expected(3, 2, loss=loss).loss(Values(q), torch.tensor([[1]]), torch.full((1, 1, 1), error), None)
     value.sum().backward()
     assert q.grad.tolist() == [[[0.0, -slope]]]
     assert td_error.item() == error

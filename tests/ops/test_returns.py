@@ -15,7 +15,10 @@ def test_a6_n_step_equals_brute_force_wherever_the_end_is(n, columns, seed, gamm
     reward = rng.normal(size=(n, columns))
     terminated, truncated = rng.random((n, columns)) < 0.25, rng.random((n, columns)) < 0.25
     got = n_step(
-        torch.from_numpy(reward), torch.from_numpy(terminated), torch.from_numpy(terminated | truncated), gamma
+        torch.from_numpy(reward),
+        torch.from_numpy(terminated),
+        torch.from_numpy(terminated | truncated),
+        gamma,
     )
     for b in range(columns):
         want = oracle.n_step(reward[:, b], terminated[:, b], truncated[:, b], 0, n, gamma)
@@ -42,7 +45,9 @@ def test_lambda_returns_equal_the_weighted_sum_of_all_n_step_returns(lambda_):
             assert got[t, b].item() == pytest.approx(want, abs=1e-12)
 
 
-@pytest.mark.parametrize("function", [lambda x: n_step(x, x[0] > 0, x > 0, 0.9), lambda x: lambda_returns(x, x, x > 0, x[0], 0.5)])
+@pytest.mark.parametrize(
+    "function", [lambda x: n_step(x, x[0] > 0, x > 0, 0.9), lambda x: lambda_returns(x, x, x > 0, x[0], 0.5)]
+)
 def test_a15_shapes_are_checked_at_the_door(function):
     with pytest.raises(ValueError, match="wants"):
         function(torch.zeros(3, 2))

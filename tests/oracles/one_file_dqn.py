@@ -114,4 +114,8 @@ def train(settings):
             updates += 1
         if done % settings.target_period == 0:
             target.load_state_dict(online.state_dict())
-    return [p.detach() for p in online.parameters()], updates, settings.steps / (time.perf_counter() - started)
+    return (
+        [p.detach() for p in online.parameters()],
+        updates,
+        settings.steps / (time.perf_counter() - started),
+    )

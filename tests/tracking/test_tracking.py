@@ -39,7 +39,7 @@ def test_a23_fixed_three_step_episodes_report_three(wired, mode, num_envs):
 
 
 def test_episodes_end_in_order_within_a_block():
-    from dqn.types import Rows  # noqa: PLC0415
+    from dqn.types import Rows
 
     done = np.array([[0, 1], [1, 0], [0, 1]], bool)
     no, ones = np.zeros((3, 2), bool), np.ones((3, 2), np.float32)
@@ -85,7 +85,8 @@ def test_unknown_tags_are_refused_and_the_set_is_small(tmp_path):
 
 def save(checkpoints, step, rows=3):
     checkpoints.save(
-        step, {"w": torch.full((2,), float(step))}, {"slot": torch.arange(rows)}, torch.tensor([step]), 25, {"env_steps": step}
+        step, {"w": torch.full((2,), float(step))}, {"slot": torch.arange(rows)}, torch.tensor([step]), 25,
+        {"env_steps": step},
     )  # fmt: skip
 
 
@@ -97,7 +98,7 @@ def test_b3_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog):
     assert Checkpoints(tmp_path).load().counters == {"env_steps": 30}
     newest = max(tmp_path.glob("*30.safetensors"))
     newest.write_bytes(newest.read_bytes()[:-3] + b"xyz")
-    import logging  # noqa: PLC0415
+    import logging
 
     logging.getLogger("dqn").propagate = True
     snapshot = Checkpoints(tmp_path).load()

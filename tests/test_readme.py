@@ -1,0 +1,60 @@
+"""README's commands run, as they stand, in an empty directory."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+COMMANDS = [
+    line.partition("  #")[0].strip()
+    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+]
+BRIEF = {"train": ["steps=300", "tracking.final_episodes=1"], "evaluate": ["episodes=2"]}
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory):
+    return tmp_path_factory.mktemp("empty")
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python -m dqn")])
+def test_commands_run(empty, command):
+    words = shlex.split(command)
+    verb = words[2].partition(".")[2]
+    brief = [] if "--help" in words or "resume=" in command else BRIEF.get(verb, [])
+    given = {word.partition("=")[0] for word in words}
+    if "run.dir=runs/mine" in words or "-m" in words[3:]:
+        brief = ["tracking.final_episodes=1"]
+    if "steps" in given and "resume" not in given and "run.dir" not in given:
+        words = [f"steps={300}" if w.startswith("steps=") else w for w in words]
+        brief = ["tracking.final_episodes=1"]
+    done = subprocess.run(
+        [sys.executable, *words[1:], *brief], cwd=empty, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_other_command_is_a_script_that_is_there():
+    others = [shlex.split(c)[0] for c in COMMANDS if c and not c.startswith("python -m dqn")]
+    assert {"scripts/train", "scripts/test", "tensorboard"} == set(others)
+    assert all((ROOT / c).is_file() for c in others if c.startswith("scripts/"))
+
+
+def test_every_file_of_the_tree_is_in_the_tree():
+    tree = README.partition("## The tree")[2]
+    for path in [*(ROOT / "dqn").glob("*.py"), *(p for p in (ROOT / "dqn").iterdir() if p.is_dir())]:
+        if not path.name.startswith("__"):
+            assert path.name in tree, path.name
+
+
+def test_the_recipe_table_is_the_one_of_conf():
+    sys.path.insert(0, str(ROOT / "scripts"))
+    import recipes
+
+    assert recipes.table() in README, "run scripts/recipes.py"
