@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -13,14 +12,15 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from dqn import __version__
 from dqn.acting.actor import Actor
-from dqn.cli import nearest, option_names
+from dqn.card import card, plan
 from dqn.envs.gym import GymEnvs, make
 from dqn.execution.device import choose_device
 from dqn.learning.learner import Learner
 from dqn.learning.objective import Objective
 from dqn.networks.qnetwork import QNetwork
+from dqn.ops.clock import Times
+from dqn.options import check
 from dqn.replay.memory import Memory
 from dqn.replay.ring import Ring
 from dqn.replay.samplers import Newest
@@ -28,59 +28,11 @@ from dqn.replay.stage import Stage
 from dqn.tracking.evaluation import known_values, play
 from dqn.tracking.logger import Logger
 from dqn.tracking.seeding import generator, stream
-from dqn.trainer import Times, Trainer
+from dqn.trainer import Trainer
 from dqn.types import Spec, UsageError
 
 log = logging.getLogger("dqn")
-STAGE_TICKS = 64  # rows gathered before they are written to the ring
-
-AT_LEAST = {  # whole numbers and their smallest value
-    "seed": 0, "steps": 1, "n_step": 1, "learning_starts": 0, "train_every": 1, "updates": 1, "env.num_envs": 1,
-    "replay.capacity": 1, "replay.batch_size": 1, "target.period": 0, "execution.threads": 1, "tracking.log_every": 1,
-    "tracking.checkpoint_every": 0, "tracking.evaluate_every": 0, "tracking.evaluate_episodes": 1,
-    "tracking.final_episodes": 1, "tracking.evaluate_cap": 1,
-}  # fmt: skip
-BETWEEN = {  # real numbers and their bounds
-    "gamma": (0.0, 1.0), "optimizer.lr": (0.0, float("inf")), "target.polyak": (0.0, 1.0),
-    "max_grad_norm": (0.0, float("inf")), "tracking.evaluate_epsilon": (0.0, 1.0),
-}  # fmt: skip
-PLAIN = {  # sections that are read here, option by option; every other option is an argument of a part
-    "": {
-        "torso", "layer", "head", "backup", "transform", "replay", "exploration", "target", "optimizer",
-        "lr_schedule", "env", "execution", "tracking", "seed", "steps", "gamma", "n_step", "learning_starts",
-        "train_every", "updates", "max_grad_norm", "device", "resume", "run",
-    },
-    "replay": {"capacity", "batch_size", "sampler"},
-    "target": {"period", "polyak"},
-    "execution": {"engine", "threads"},
-    "run": {"dir"},
-    "tracking": {
-        "log_every", "checkpoint_every", "evaluate_every", "evaluate_episodes", "final_episodes",
-        "evaluate_epsilon", "evaluate_cap",
-    },
-}  # fmt: skip
-
-
-def check(cfg: DictConfig) -> None:
-    """Refuse what cannot be meant, each in one sentence. Errors: UsageError."""
-    for section, known in PLAIN.items():
-        node = OmegaConf.select(cfg, section) if section else cfg
-        for name in node:
-            if name not in known:
-                full = f"{section}.{name}" if section else str(name)
-                others = [other for other in option_names(cfg) if other != full]
-                raise UsageError(f"{full} is not an option{nearest(full, others)}: remove it.")
-    for name, least in AT_LEAST.items():
-        value = OmegaConf.select(cfg, name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise UsageError(f"{name} must be a whole number ≥ {least}, got {value!r}.")
-    for name, (low, high) in BETWEEN.items():
-        value = OmegaConf.select(cfg, name)
-        if value is None and name in ("max_grad_norm", "target.polyak"):
-            continue
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
-            bounds = f"between {low:g} and {high:g}" if high < float("inf") else f"≥ {low:g}"
-            raise UsageError(f"{name} must be a number {bounds}, got {value!r}.")
+STAGE_TICKS = 64  # rows gathered, at most, before they are written to the ring
 
 
 @dataclass
@@ -122,66 +74,6 @@ def network(cfg: DictConfig, spec: Spec) -> QNetwork:
         torch.manual_seed(stream(cfg.seed, "parameters"))
         torso = instantiate(cfg.torso)(spec)
         return QNetwork(torso, instantiate(cfg.head)(torso.features, spec.num_actions))
-
-
-def plan(cfg: DictConfig, spec: Spec, parameters: int, device: torch.device) -> str:
-    """What will lie in memory. Errors: UsageError, with a capacity that fits, where it would not."""
-    replay = Ring.bytes_for(spec, cfg.replay.capacity, cfg.env.num_envs, cfg.n_step)
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    else:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") + _page_cache()
-    if replay > 0.9 * free:
-        fits = int(cfg.replay.capacity * 0.8 * free / replay)
-        raise UsageError(
-            f"A replay memory of {cfg.replay.capacity:,} transitions needs {replay / 2**30:.1f} GiB, "
-            f"{free / 2**30:.1f} GiB are free on {device}: set replay.capacity={fits} or less."
-        )
-    return (
-        f"replay of {cfg.replay.capacity:,} transitions {replay / 2**20:.1f} MiB on {device}, {parameters:,} parameters"
-    )
-
-
-def _page_cache() -> int:
-    """Memory that the system gives back on demand (Linux), in bytes."""
-    try:
-        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-        return int(lines["Cached"].split()[0]) * 1024
-    except (OSError, KeyError):
-        return 0
-
-
-def part_line(node: Any) -> str:
-    """MLP(hidden=[120, 84], …) for a part's configuration."""
-    if not OmegaConf.is_config(node):
-        return str(node)
-    plain = OmegaConf.to_container(node, resolve=True)
-
-    def line(value: Any) -> str:
-        if not isinstance(value, dict):
-            return str(value)
-        inside = ", ".join(f"{k}={line(v)}" for k, v in value.items() if not k.startswith("_") and v is not None)
-        return f"{value['_target_'].rpartition('.')[2]}({inside})" if "_target_" in value else inside
-
-    return line(plain)
-
-
-def card(cfg: DictConfig, envs: GymEnvs, memory_plan: str, why: str, directory: Path) -> str:
-    """The recipe card: what this run is made of."""
-    spec = envs.spec
-    seen = f"{spec.states} states" if spec.states else f"{spec.obs_dtype} {spec.obs_shape}"
-    lines = {
-        "env": f"{envs.id} × {envs.num_envs} ({envs.mode.value}), sees {seen}, {spec.num_actions} actions",
-        **{part: part_line(cfg[part]) for part in ("torso", "head", "backup", "transform", "replay")},
-        "returns": f"n_step={cfg.n_step}, gamma={cfg.gamma}",
-        **{part: part_line(cfg[part]) for part in ("exploration", "target", "optimizer", "lr_schedule")},
-        "time": f"{cfg.steps:,} env_steps from seed {cfg.seed}; behind {cfg.learning_starts:,}, "
-        f"{cfg.updates} update(s) every {cfg.train_every}",
-        "device": f"{why}; engine {part_line(cfg.execution.engine)}, {cfg.execution.threads} thread(s)",
-        "memory": memory_plan,
-        "run": str(directory.resolve()),
-    }
-    return f"dqn {__version__}\n" + "\n".join(f"  {name:<12} {text}" for name, text in lines.items())
 
 
 def run(cfg: DictConfig, directory: Path, purge_step: int | None = None) -> Run:
@@ -228,8 +120,9 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
         **{f.name: cfg.tracking[f.name] for f in fields(Times) if f.name in cfg.tracking},
         target_period=cfg.target.period,
     )
+    stage = Stage(spec, envs.num_envs, ticks=max(1, min(STAGE_TICKS, ring.rows // 4)))  # a small ring, small blocks
     trainer = Trainer(
-        envs=envs, actor=actor, memory=memory, stage=Stage(spec, envs.num_envs, STAGE_TICKS), learner=learner,
+        envs=envs, actor=actor, memory=memory, stage=stage, learner=learner,
         update=engine.capture(update), evaluate=Evaluator(cfg, actor, device, envs.optimal_q(cfg.gamma)),
         times=times, seed=seed, gamma=cfg.gamma, directory=directory, logger=Logger(directory, purge_step),
     )  # fmt: skip
@@ -253,10 +146,7 @@ class Evaluator:
         envs = evaluation_environments(cfg, episodes)
         try:
             result = play(
-                lambda obs: self.actor.act_with(obs, epsilon, coins),
-                envs,
-                episodes,
-                stream(seed, "evaluation"),
+                lambda obs: self.actor.act_with(obs, epsilon, coins), envs, episodes, stream(seed, "evaluation")
             )
         finally:
             envs.close()

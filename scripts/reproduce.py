@@ -31,7 +31,6 @@ class Experiment:
     title: str = ""  # of the picture, where there is one
 
 
-
 EXPERIMENTS = {
     "cartpole": Experiment({"dqn": ["env=cartpole"]}, wanted="475", title="CartPole-v1, scripts/train"),
     "worlds": Experiment(
@@ -98,7 +97,7 @@ def draw(name: str, title: str, seeds: int) -> Path:
     axes.set(xlabel="thousand env_steps", ylabel="return while exploring", title=title)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    path = Path(__file__).with_name(f"{title.split(',')[0].lower().removesuffix('-v1')}.png")
+    path = Path(__file__).with_name(f"{title.partition(',')[0].lower().removesuffix('-v1')}.png")
     figure.savefig(path, dpi=130)
     return path
 

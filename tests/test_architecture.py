@@ -16,7 +16,7 @@ LEVEL = {
     "trainer": 3,
     "cli": 3,
     "build": 4,
-    **dict.fromkeys(VERBS, 5),
+    **dict.fromkeys(VERBS, 6),
 }
 CORE = ["types.py", "ops", "networks/layers.py", "networks/torsos.py", "networks/heads.py", "networks/qnetwork.py",
         "replay", "acting", "learning", "trainer.py", "build.py", "train.py"]  # fmt: skip
@@ -52,7 +52,7 @@ def test_doors(path):
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_the_configuration_stops_at_the_door(path):
     names = {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}
-    if room(path) not in {"build", "cli", *VERBS}:
+    if room(path) not in {"build", "options", "card", "cli", *VERBS}:
         assert "cfg" not in names
         assert not any(module.startswith(("hydra", "omegaconf")) for module in imports(path))
     assert not {"utils", "helpers", "misc", "common", "base"} & {*path.relative_to(PACKAGE).with_suffix("").parts}
@@ -62,8 +62,8 @@ def test_the_core_can_be_read_in_an_hour():
     files = [f for part in CORE for f in ([PACKAGE / part] if part.endswith(".py") else (PACKAGE / part).glob("*.py"))]
     lines = {f: len(f.read_text().splitlines()) for f in files}
     print(f"core: {sum(lines.values())} lines")
-    assert sum(lines.values()) <= 1700
-    assert max(lines.values()) <= 275, max(lines, key=lines.__getitem__)
+    assert sum(lines.values()) <= 1600
+    assert max(lines.values()) <= 240, max(lines, key=lines.__getitem__)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))

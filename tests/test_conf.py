@@ -26,7 +26,7 @@ def test_every_choice_builds(wired, choice):
     wired(choice, *more)
 
 
-@pytest.mark.parametrize("name", GROUPS["experiment"])
+@pytest.mark.parametrize("name", [name for name in GROUPS["experiment"] if name != "none"])
 def test_every_experiment_names_a_recipe_and_an_environment(wired, name):
     algorithm, _, env = name.rpartition("_")
     assert algorithm in GROUPS["algorithm"]
@@ -109,6 +109,16 @@ def test_a_run_directory_in_use_is_not_overwritten(monkeypatch, capfd, tmp_path)
     assert code == 2
     assert f"resume={tmp_path}" in err
     assert (tmp_path / "config.yaml").read_text() == "gamma: 0.5\n"
+
+
+@pytest.mark.parametrize("change", ["torso=table", "target=polyak", "target=none", "optimizer=sgd", "replay=newest"])
+def test_a_part_chosen_anew_inherits_no_number_tuned_for_another(change):
+    group = change.partition("=")[0]
+    part = {
+        name: configure("env=chain", change, e)[group]
+        for name, e in (("tuned", "n_step=1"), ("bare", "experiment=none"))
+    }
+    assert part["tuned"] == part["bare"]
 
 
 def test_check_accepts_the_default():

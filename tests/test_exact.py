@@ -8,7 +8,7 @@ from oracles import q_table
 from dqn.cli import CONF
 
 RECIPES = sorted(path.stem for path in (CONF / "algorithm").glob("*.yaml"))
-SMALL = ["env=mdp1000", "+env.kwargs.states=6", "+env.kwargs.actions=3", "gamma=0.8"]
+SMALL = ["env=mdp1000", "experiment=none", "+env.kwargs.states=6", "+env.kwargs.actions=3", "gamma=0.8"]
 NUMBERS = {  # what a small table needs of each kind of recipe
     "tabular": ["optimizer.lr=0.2", "lr_schedule.end=0", "lr_schedule.steps=6000", "steps=6000"],
     "deep": ["torso.hidden=[64]", "optimizer.lr=3e-3", "lr_schedule.end=0", "lr_schedule.steps=8000", "steps=8000",

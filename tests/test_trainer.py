@@ -5,9 +5,9 @@ import pytest
 import torch
 from conftest import world
 
+from dqn.ops.clock import Times, crossed
 from dqn.tracking.logger import start_text_log
 from dqn.tracking.seeding import parameter_hash
-from dqn.trainer import Times, crossed
 from dqn.types import RunError
 
 

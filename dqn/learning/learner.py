@@ -37,12 +37,8 @@ class Learner:
             raise ValueError(f"target.polyak must be in (0, 1], got {polyak}")
         if max_grad_norm is not None and max_grad_norm <= 0:
             raise ValueError(f"max_grad_norm must be > 0 or null, got {max_grad_norm}")
-        self.online, self.objective, self.polyak, self.max_grad_norm = (
-            online,
-            objective,
-            polyak,
-            max_grad_norm,
-        )
+        self.online, self.objective = online, objective
+        self.polyak, self.max_grad_norm = polyak, max_grad_norm
         self.target = online if polyak is None else copy.deepcopy(online).requires_grad_(False)
         self.parameters: list[Tensor] = list(online.parameters())
         self.optimizer = optimizer(self.parameters)

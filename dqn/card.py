@@ -1,0 +1,75 @@
+"""The recipe card and the memory plan: what a run is made of and what it will take, said before it starts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from dqn import __version__
+from dqn.envs.gym import GymEnvs
+from dqn.replay.ring import Ring
+from dqn.types import Spec, UsageError
+
+
+def plan(cfg: DictConfig, spec: Spec, parameters: int, device: torch.device) -> str:
+    """What will lie in memory. Errors: UsageError, with a capacity that fits, where it would not."""
+    replay = Ring.bytes_for(spec, cfg.replay.capacity, cfg.env.num_envs, cfg.n_step)
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+    else:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") + _page_cache()
+    if replay > 0.9 * free:
+        fits = int(cfg.replay.capacity * 0.8 * free / replay)
+        raise UsageError(
+            f"A replay memory of {cfg.replay.capacity:,} transitions needs {replay / 2**30:.1f} GiB, "
+            f"{free / 2**30:.1f} GiB are free on {device}: set replay.capacity={fits} or less."
+        )
+    return (
+        f"replay of {cfg.replay.capacity:,} transitions {replay / 2**20:.1f} MiB on {device}, {parameters:,} parameters"
+    )
+
+
+def _page_cache() -> int:
+    """Memory that the system gives back on demand (Linux), in bytes."""
+    try:
+        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        return int(lines["Cached"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return 0
+
+
+def part_line(node: Any) -> str:
+    """MLP(hidden=[120, 84], …) for a part's configuration."""
+    if not OmegaConf.is_config(node):
+        return str(node)
+    plain = OmegaConf.to_container(node, resolve=True)
+
+    def line(value: Any) -> str:
+        if not isinstance(value, dict):
+            return str(value)
+        inside = ", ".join(f"{k}={line(v)}" for k, v in value.items() if not k.startswith("_") and v is not None)
+        return f"{value['_target_'].rpartition('.')[2]}({inside})" if "_target_" in value else inside
+
+    return line(plain)
+
+
+def card(cfg: DictConfig, envs: GymEnvs, memory_plan: str, why: str, directory: Path) -> str:
+    """The recipe card: what this run is made of."""
+    spec = envs.spec
+    seen = f"{spec.states} states" if spec.states else f"{spec.obs_dtype} {spec.obs_shape}"
+    lines = {
+        "env": f"{envs.id} × {envs.num_envs} ({envs.mode.value}), sees {seen}, {spec.num_actions} actions",
+        **{part: part_line(cfg[part]) for part in ("torso", "head", "backup", "transform", "replay")},
+        "returns": f"n_step={cfg.n_step}, gamma={cfg.gamma}",
+        **{part: part_line(cfg[part]) for part in ("exploration", "target", "optimizer", "lr_schedule")},
+        "time": f"{cfg.steps:,} env_steps from seed {cfg.seed}; behind {cfg.learning_starts:,}, "
+        f"{cfg.updates} update(s) every {cfg.train_every}",
+        "device": f"{why}; engine {part_line(cfg.execution.engine)}, {cfg.execution.threads} thread(s)",
+        "memory": memory_plan,
+        "run": str(directory.resolve()),
+    }
+    return f"dqn {__version__}\n" + "\n".join(f"  {name:<12} {text}" for name, text in lines.items())

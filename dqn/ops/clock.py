@@ -1,0 +1,40 @@
+"""The clock: what is due when, as pure functions of env_steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Times:
+    """When things happen, in env_steps (decisions of all environments together); a period of 0 means never.
+
+    `updates` gradient steps are due at every multiple of `train_every` behind `learning_starts`. The target network
+    is synced at every multiple of `target_period`, or after every update where that is 0.
+    """
+
+    steps: int
+    learning_starts: int
+    train_every: int
+    updates: int
+    target_period: int
+    log_every: int
+    evaluate_every: int
+    checkpoint_every: int
+
+    def updates_due(self, before: int, now: int) -> int:
+        """Gradient steps that became due in (before, now]."""
+        done, due = (max(0, count - self.learning_starts) // self.train_every for count in (before, now))
+        return (due - done) * self.updates
+
+    def next_stop(self, now: int) -> int:
+        """The first count behind `now` at which anything is due."""
+        behind = max(0, now - self.learning_starts) // self.train_every + 1
+        stops = [self.steps, self.learning_starts + behind * self.train_every]
+        periods = (self.target_period, self.log_every, self.evaluate_every, self.checkpoint_every)
+        return min(stops + [(now // period + 1) * period for period in periods if period])
+
+
+def crossed(before: int, now: int, period: int) -> bool:
+    """Whether a multiple of `period` lies in (before, now]."""
+    return period > 0 and now // period > before // period
