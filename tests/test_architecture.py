@@ -15,7 +15,9 @@ LEVEL = {
     **dict.fromkeys(ROOMS, 2),
     "trainer": 3,
     "cli": 3,
-    "build": 4,
+    "options": 4,
+    "card": 4,
+    "build": 5,
     **dict.fromkeys(VERBS, 6),
 }
 CORE = ["types.py", "ops", "networks/layers.py", "networks/torsos.py", "networks/heads.py", "networks/qnetwork.py",

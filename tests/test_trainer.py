@@ -128,7 +128,7 @@ CHANGES = [
 def plain_hash(tmp_path_factory):
     from conftest import build, configure
 
-    run = build.run(configure("steps=700", "learning_starts=100"), tmp_path_factory.mktemp("plain"))
+    run = build.run(configure("experiment=none", "steps=700", "learning_starts=100"), tmp_path_factory.mktemp("plain"))
     run.trainer.run()
     run.close()
     return parameter_hash(run.trainer.learner.online.state_dict())
@@ -136,7 +136,7 @@ def plain_hash(tmp_path_factory):
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a25_every_option_changes_the_run(wired, plain_hash, change):
-    run = wired("steps=700", "learning_starts=100", change)
+    run = wired("experiment=none", "steps=700", "learning_starts=100", change)
     run.trainer.run()
     assert parameter_hash(run.trainer.learner.online.state_dict()) != plain_hash
 
