@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -135,7 +136,7 @@ class Trainer:
                 stats, self.batch = self.update()
                 self.updates += 1
                 self.meter.note_update(stats)
-                if stats.device.type == "cpu" and not stats[0].isfinite():
+                if stats.device.type == "cpu" and not isfinite(stats[0].item()):
                     self.diverged()
                 if not self.times.target_period:
                     self.learner.sync_target()

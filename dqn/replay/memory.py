@@ -25,14 +25,15 @@ class Memory:
     def sample(self) -> Batch:
         ring = self.ring
         slot, env, weight = self.sampler.sample(ring, self.generator)
-        flat = ((slot + self.offsets) % ring.rows) * ring.num_envs + env  # [n, B]
-        terminated = ring.terminated.view(-1)[flat]
-        done = terminated | ring.truncated.view(-1)[flat]
-        reward, discount, k = n_step(ring.reward.view(-1)[flat], terminated, done, self.gamma)
+        flat = ((slot + self.offsets) % ring.rows) * ring.num_envs + env  # [n, B]; take() reads [R, E] as one row
+        terminated = ring.terminated.take(flat)
+        done = terminated | ring.truncated.take(flat)
+        reward, discount, k = n_step(ring.reward.take(flat), terminated, done, self.gamma)
         bootstrap = ((slot + k) % ring.rows) * ring.num_envs + env
+        obs = ring.obs.flatten(0, 1).index_select(0, torch.cat([flat[0], bootstrap]))
         return Batch(
-            obs=ring.obs.flatten(0, 1)[torch.stack([flat[0], bootstrap])],
-            action=ring.action.view(-1)[flat[:1]],
+            obs=obs.unflatten(0, (2, -1)),
+            action=ring.action.take(flat[:1]),
             reward=reward[None],
             discount=discount[None],
             weight=weight,

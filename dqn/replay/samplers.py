@@ -28,8 +28,8 @@ class Uniform:
         draw = torch.rand(self.batch_size, dtype=torch.float64, device=ring.device, generator=generator)
         place = torch.minimum((draw * ends[-1]).to(torch.int64), ends[-1] - 1)  # [B]
         env = torch.searchsorted(ends, place, right=True)  # [B]
-        place = place - (ends - count)[env]
-        start = ring.starts[(ring.evicted[env] + place) % ring.rows, env]
+        number = place + (ring.evicted - (ends - count)).take(env)  # of the start in its environment's FIFO
+        start = ring.starts.take((number % ring.rows) * ring.num_envs + env)
         return start % ring.rows, env, torch.ones(self.batch_size, device=ring.device)
 
     def state(self) -> dict[str, Tensor]:
