@@ -26,7 +26,7 @@ from dqn.tracking.checkpoint import write_text
 from dqn.tracking.logger import start_text_log
 from dqn.tracking.seeding import parameter_hash
 from dqn.trainer import Trainer
-from dqn.types import UsageError
+from dqn.types import RunError, UsageError
 
 log = logging.getLogger("dqn")
 
@@ -63,11 +63,10 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, Any]:
     run = build.run(cfg, directory, snapshot and snapshot.counters["env_steps"] + 1)
     trainer = run.trainer
     log.info("%s", run.card)
-    if snapshot is None:
-        plain = OmegaConf.to_yaml(cfg)
-        write_text(directory / "config.yaml", plain)
-        trainer.logger.text("config", f"```yaml\n{plain}```")
-    else:
+    plain = OmegaConf.to_yaml(OmegaConf.merge(cfg, {"resume": None}))
+    write_text(directory / "config.yaml", plain)
+    trainer.logger.text("config", f"```yaml\n{plain}```")
+    if snapshot is not None:
         log.info("Resuming from %s", directory)
         for line in trainer.restore(snapshot):
             log.info("  restored %s", line)
@@ -82,6 +81,9 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, Any]:
             )
             sys.exit(128 + caught[0])
         result = finish(cfg, run, perf_counter() - started)
+    except RunError as error:
+        log.debug("The run ended here", exc_info=True)
+        raise RunError(f"{error} (traceback in {directory / 'train.log'})") from error
     finally:
         run.close()
     return result

@@ -62,10 +62,10 @@ def stop_at(trainer, env_steps):
 VARIANTS = {
     "dqn": ["steps=1500", "learning_starts=200"],
     "n_step": ["steps=1500", "learning_starts=200", "n_step=3", "replay.capacity=400", "env.num_envs=3"],
-    "same_step": [
+    "next_step": [
         "steps=1500",
         "learning_starts=200",
-        "env.autoreset=same_step",
+        "env.autoreset=next_step",
         "n_step=2",
         "env.num_envs=2",
     ],
@@ -273,6 +273,17 @@ def test_a_damaged_checkpoint_is_one_sentence(tmp_path):
     assert done.returncode == 2
     assert "every checkpoint is damaged" in done.stdout
     assert "Traceback" not in done.stdout
+
+
+def test_numbers_given_beside_resume_become_the_runs_own(tmp_path):
+    directory = tmp_path / "run"
+    run_to_end(directory, "steps=30", f"run.dir={directory}", "tracking.final_episodes=1")
+    run_to_end(directory, f"resume={directory}", "steps=60", "optimizer.lr=1e-4")
+    text = (directory / "config.yaml").read_text()
+    assert "steps: 60" in text
+    assert "lr: 0.0001" in text
+    assert "resume: null" in text
+    assert json.loads((directory / "result.json").read_text())["env_steps"] == 60  # a multiple of the environments
 
 
 def test_groups_cannot_be_chosen_anew_beside_resume(never_killed):

@@ -120,7 +120,7 @@ CHANGES = [
     "transform=signed_hyperbolic", "replay.capacity=150", "replay.batch_size=32", "exploration.epsilon.end=0.9",
     "exploration.epsilon.start=0.5", "exploration.epsilon.steps=300", "target.period=50", "target.polyak=0.5",
     "target=polyak", "target=none", "optimizer.lr=1e-3", "optimizer.eps=1e-3", "optimizer=sgd", "lr_schedule.end=0",
-    "env.num_envs=2", "env.max_episode_steps=9", "env.autoreset=same_step",
+    "env.num_envs=2", "env.max_episode_steps=9", "env.autoreset=next_step",
 ]  # fmt: skip
 
 

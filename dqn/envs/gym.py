@@ -70,7 +70,7 @@ def make(
     id: str,
     num_envs: int = 1,
     vectorization: str = "sync",
-    autoreset: str = "next_step",
+    autoreset: str = "same_step",
     imports: Sequence[str] = (),
     kwargs: dict[str, Any] | None = None,
     max_episode_steps: int | None = None,

@@ -23,13 +23,14 @@ STAGES = ("env", "act", "store", "update", "sync", "log", "evaluate", "checkpoin
 
 
 def start_text_log(path: Path | None) -> None:
-    """Messages go to stdout as plain lines and, with the time, to the run's own text file."""
+    """Messages go to stdout as plain lines and, with the time and what is for debugging only, to the run's own file."""
     for handler in list(log.handlers):
         log.removeHandler(handler)
         handler.close()
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.DEBUG)
     log.propagate = False
     plain = logging.StreamHandler(sys.stdout)
+    plain.setLevel(logging.INFO)
     plain.setFormatter(logging.Formatter("%(message)s"))
     log.addHandler(plain)
     if path is not None:

@@ -104,6 +104,7 @@ def test_b7_async_a_run_ends_soon_without_orphans(tmp_path):
     )  # fmt: skip
     assert run.returncode == 1
     assert "raised ZeroDivisionError at its step 40: the world broke" in run.stderr
+    assert "Traceback" in (tmp_path / "run" / "train.log").read_text()  # for whoever wrote the environment
     assert time.monotonic() - start < 60  # with imports in three processes
     left = subprocess.run(["pgrep", "-f", f"{tmp_path}/run"], capture_output=True, text=True, check=False).stdout
     assert left == ""
