@@ -12,7 +12,7 @@ from dqn.cli import CONF
 from dqn.types import UsageError
 
 GROUPS = {path.name: sorted(p.stem for p in path.glob("*.yaml")) for path in CONF.iterdir() if path.is_dir()}
-WITH = {"env=gym": ["env.id=Acrobot-v1"], "torso=table": ["env=chain"], "replay=newest": ["train_every=1"]}
+WITH = {"env=gym": ["env.id=Acrobot-v1"], "torso=table": ["env=chain"], "replay=newest": ["train_every=4"]}
 CHOICES = [
     f"{group}={choice}" for group, choices in sorted(GROUPS.items()) for choice in choices if group != "experiment"
 ]
@@ -71,7 +71,7 @@ def command(monkeypatch, capfd, *arguments):
         (["env.id=Pendulum-v1"], "continuous actions"),
         (["env.id=Nope-v0"], "env.id=Nope-v0 cannot be made"),
         (["torso=table"], "choose torso=mlp"),
-        (["replay=newest"], "set train_every=1"),
+        (["replay=newest", "train_every=2"], "set train_every=4"),
         (["+optimizer.nope=1"], "unexpected keyword argument 'nope'"),
         (["replay.capacity=100000000000"], "set replay.capacity="),
         (["device=cuda:77"], "choose device=auto"),
