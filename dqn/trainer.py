@@ -24,12 +24,8 @@ from dqn.tracking.seeding import stream
 from dqn.types import RunError, Step
 
 log = logging.getLogger("dqn")
-COUNTERS = (
-    "env_steps",
-    "updates",
-    "points",
-    "largest_reward",
-)  # what a checkpoint keeps of the trainer's own
+COUNTERS = ("env_steps", "updates", "points", "largest_reward")  # what a checkpoint keeps of the trainer's own
+REPLAYABLE = 100_000  # ticks: more actions are not kept for a resume, a synchronisation point comes instead
 
 
 @dataclass
@@ -37,9 +33,10 @@ class Trainer:
     """One run. Parts come wired from `build`; the trainer says only when each acts.
 
     `evaluate()` gives the numbers of one evaluation and changes nothing here. Every multiple of `checkpoint_every`
-    is a synchronisation point: environments are re-seeded from (seed, number of the point) and reset, the running
-    episodes are cut by a truncation. A checkpoint at any other moment (an interruption, the end) also holds the
-    actions since the last point, which replayed bring the environments back; so every resume is exact.
+    (and every REPLAYABLE ticks) is a synchronisation point: environments are re-seeded from (seed, number of the
+    point) and reset, the running episodes are cut by a truncation. A checkpoint at any other moment (an interruption,
+    the end) also holds the actions since the last point, which replayed bring the environments back; so every resume
+    is exact.
     """
 
     envs: Any
@@ -57,7 +54,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.env_steps = self.updates = self.points = 0
-        self.largest_reward, self.warned, self.stop = 0.0, False, False
+        self.largest_reward, self.warned, self.ready, self.stop = 0.0, False, False, False
         self.saved_at, self.shown_at = -1, 0.0
         self.obs, self.batch = np.zeros(0), None
         self.actions: list[np.ndarray] = []  # since the last synchronisation point
@@ -86,8 +83,10 @@ class Trainer:
                     self.write_evaluation()
                 if crossed(before, self.env_steps, times.log_every) or self.env_steps >= times.steps:
                     self.write_log()
-                if crossed(before, self.env_steps, times.checkpoint_every):
+                due = crossed(before, self.env_steps, times.checkpoint_every)
+                if due or len(self.actions) >= REPLAYABLE:
                     self.synchronise()
+                if due:
                     self.checkpoint()
                 if perf_counter() - self.shown_at > 0.1:
                     self.shown_at = perf_counter()
@@ -128,7 +127,8 @@ class Trainer:
 
     def learn(self, updates: int) -> None:
         """`updates` gradient steps; on a CPU each loss is checked at once, on a GPU when the log is written."""
-        if not updates or not len(self.memory.ring):
+        self.ready = self.ready or len(self.memory.ring) > 0  # asked of the device only until it is so
+        if not updates or not self.ready:
             return
         with self.meter.timed("update"):
             self.learner.set_lr(self.env_steps)

@@ -106,6 +106,20 @@ def test_a_longer_budget_continues_exactly(tmp_path):
     assert whole_state(longer) == whole_state(straight)
 
 
+def test_without_checkpoints_on_the_way_few_actions_are_kept_and_resumes_stay_exact(tmp_path, monkeypatch):
+    monkeypatch.setattr("dqn.trainer.REPLAYABLE", 40)
+    straight = make(tmp_path / "straight", "steps=900", "learning_starts=100")
+    straight.run()
+    assert straight.points > 5
+    stopped = make(tmp_path / "stopped", "steps=900", "learning_starts=100")
+    stop_at(stopped, 333)
+    stopped.run()
+    assert len(stopped.actions) < 45
+    resumed = make(tmp_path / "stopped", "steps=900", "learning_starts=100", resume=True)
+    resumed.run()
+    assert whole_state(resumed) == whole_state(straight)
+
+
 def test_b1_a_new_lr_beside_resume_really_changes_it(tmp_path):
     options = ["learning_starts=100", "steps=600"]
     make(tmp_path / "run", *options, "steps=300").run()
