@@ -18,19 +18,15 @@ class Actor:
         self.network, self.exploration, self.device, self.generator = network, exploration, device, generator
         self.rate = torch.zeros((), device=device)
 
-    @torch.no_grad()
     def act(self, obs: np.ndarray, env_steps: int) -> np.ndarray:
         """Act with the ε of `env_steps`."""
-        self.rate.fill_(self.exploration.epsilon(env_steps))
-        q = self.network(torch.from_numpy(obs).to(self.device)).q  # [E, A]
-        return self.exploration(q, self.rate, self.generator).cpu().numpy()
+        return self.act_with(obs, self.exploration.epsilon(env_steps), self.generator)
 
     @torch.no_grad()
     def act_with(self, obs: np.ndarray, epsilon: float, generator: torch.Generator) -> np.ndarray:
-        """Act with an explicit ε and randomness of its own: for evaluation."""
-        q = self.network(torch.from_numpy(obs).to(self.device)).q
-        rate = torch.full((), epsilon, device=self.device)
-        return self.exploration(q, rate, generator).cpu().numpy()
+        """Act with an explicit ε and given randomness: an evaluation brings its own."""
+        q = self.network(torch.from_numpy(obs).to(self.device)).q  # [E, A]
+        return self.exploration(q, self.rate.fill_(epsilon), generator).cpu().numpy()
 
     def state(self) -> dict[str, Tensor]:
         return {"generator": self.generator.get_state()}
