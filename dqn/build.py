@@ -96,10 +96,10 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
     online = network(cfg, spec).to(device)
     memory_plan = plan(cfg, spec, sum(p.numel() for p in online.parameters()), device)
     sampler = instantiate(cfg.replay.sampler)
-    if isinstance(sampler, Newest) and (cfg.train_every, cfg.updates) != (envs.num_envs, 1):
+    if isinstance(sampler, Newest) and (cfg.train_every, cfg.updates, cfg.n_step) != (envs.num_envs, 1, 1):
         raise UsageError(
-            f"replay=newest uses every transition once: set train_every={envs.num_envs} (one per environment) "
-            "and updates=1."
+            f"replay=newest uses every transition once: set train_every={envs.num_envs} (one per environment), "
+            "updates=1 and n_step=1."
         )
     ring = Ring(spec, cfg.replay.capacity, envs.num_envs, window=cfg.n_step, device=device)
     memory = Memory(ring, sampler, cfg.gamma, cfg.n_step, generator(seed, "replay", device))

@@ -37,7 +37,9 @@ def evaluate() -> None:
         raise UsageError(f"No run was named; {USAGE}.")
     if not isinstance(options.episodes, int) or options.episodes < 1:
         raise UsageError(f"episodes must be a whole number ≥ 1, got {options.episodes!r}.")
-    if options.epsilon is not None and not 0 <= options.epsilon <= 1:
+    if options.seed is not None and not isinstance(options.seed, int):
+        raise UsageError(f"seed must be a whole number, got {options.seed!r}.")
+    if options.epsilon is not None and not (isinstance(options.epsilon, (int, float)) and 0 <= options.epsilon <= 1):
         raise UsageError(f"epsilon must be between 0 and 1, got {options.epsilon!r}.")
     directory = Path(options.run)
     if not (directory / "config.yaml").is_file():

@@ -12,7 +12,7 @@ from dqn.cli import CONF
 from dqn.types import UsageError
 
 GROUPS = {path.name: sorted(p.stem for p in path.glob("*.yaml")) for path in CONF.iterdir() if path.is_dir()}
-WITH = {"env=gym": ["env.id=Acrobot-v1"], "torso=table": ["env=chain"], "replay=newest": ["train_every=4"]}
+WITH = {"env=gym": ["env.id=Acrobot-v1"], "torso=table": ["env=chain"], "replay=newest": ["train_every=4", "n_step=1"]}
 CHOICES = [
     f"{group}={choice}" for group, choices in sorted(GROUPS.items()) for choice in choices if group != "experiment"
 ]

@@ -264,7 +264,7 @@ def test_b4_evaluate_writes_beside_the_result_and_changes_nothing(never_killed):
     assert np.mean(evaluation["returns"]) == evaluation["mean"]
     assert "3 episodes" in done.stdout
     assert {p: p.read_bytes() for p in before} == before
-    for bad in (["run=/nowhere"], [f"run={directory}", "episode=3"], [f"run={directory}", "episodes=0"], []):
+    for bad in (["run=/nowhere"], [f"run={directory}", "episode=3"], [f"run={directory}", "epsilon=x"], []):
         done = subprocess.run(
             [sys.executable, "-m", "dqn.evaluate", *bad],
             cwd=HERE,
