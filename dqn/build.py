@@ -1,8 +1,7 @@
-"""The only reader of the configuration: parts → one wired run."""
+"""The reader of the configuration (with options and card): parts → one wired run."""
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -31,7 +30,6 @@ from dqn.tracking.seeding import generator, stream
 from dqn.trainer import Trainer
 from dqn.types import Spec, UsageError
 
-log = logging.getLogger("dqn")
 STAGE_TICKS = 64  # rows gathered, at most, before they are written to the ring
 
 

@@ -67,6 +67,14 @@ def explain(error: BaseException) -> str:
     return " ".join((text.strip().splitlines() or [type(error).__name__])[0].split())
 
 
+def run_directory(option: str, value: str) -> Path:
+    """The run's directory that an option names. Errors: UsageError where no run lies there."""
+    directory = Path(value)
+    if not (directory / "config.yaml").is_file():
+        raise UsageError(f"{option}={value} is not a run's directory: it has no config.yaml.")
+    return directory
+
+
 def fail(message: str, code: int) -> NoReturn:
     """End here, with one sentence on stderr."""
     print(f"error: {message}", file=sys.stderr)

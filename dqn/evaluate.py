@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import cast
 
 import torch
@@ -12,9 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from dqn import build
 from dqn.acting.actor import Actor
-from dqn.cli import front_door, nearest
+from dqn.cli import front_door, nearest, run_directory
 from dqn.execution.device import choose_device
-from dqn.tracking.checkpoint import Checkpoints, write_text
+from dqn.tracking.checkpoint import Checkpoints, part, write_text
 from dqn.tracking.seeding import generator
 from dqn.types import UsageError
 
@@ -41,17 +40,14 @@ def evaluate() -> None:
         raise UsageError(f"seed must be a whole number, got {options.seed!r}.")
     if options.epsilon is not None and not (isinstance(options.epsilon, (int, float)) and 0 <= options.epsilon <= 1):
         raise UsageError(f"epsilon must be between 0 and 1, got {options.epsilon!r}.")
-    directory = Path(options.run)
-    if not (directory / "config.yaml").is_file():
-        raise UsageError(f"run={options.run} is not a run's directory: it has no config.yaml.")
+    directory = run_directory("run", str(options.run))
     cfg = cast(DictConfig, OmegaConf.load(directory / "config.yaml"))
     torch.set_num_threads(cfg.execution.threads)
     device, _ = choose_device(options.device)
     snapshot = Checkpoints(directory / "checkpoints").load(weights_only=True)
     envs = build.environments(cfg, num_envs=1)
     online = build.network(cfg, envs.spec)
-    prefix = "learner/online/"
-    online.load_state_dict({k.removeprefix(prefix): v for k, v in snapshot.tensors.items() if k.startswith(prefix)})
+    online.load_state_dict(part(snapshot.tensors, "learner/online/"))
     actor = Actor(online.to(device), build.instantiate(cfg.exploration), device, generator(cfg.seed, "unused", device))
     evaluator = build.Evaluator(cfg, actor, device, envs.optimal_q(cfg.gamma))
     result = evaluator(options.episodes, options.epsilon, options.seed)

@@ -21,8 +21,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from dqn import __version__, build
-from dqn.cli import CONF, front_door, option_names
-from dqn.tracking.checkpoint import write_text
+from dqn.cli import CONF, front_door, option_names, run_directory
+from dqn.tracking.checkpoint import Checkpoints, write_text
 from dqn.tracking.logger import start_text_log
 from dqn.tracking.seeding import parameter_hash
 from dqn.trainer import Trainer
@@ -57,8 +57,6 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, Any]:
     start_text_log(directory / "train.log")
     snapshot = None
     if cfg.resume is not None:
-        from dqn.tracking.checkpoint import Checkpoints
-
         snapshot = Checkpoints(directory / "checkpoints").load()
     run = build.run(cfg, directory, snapshot and snapshot.counters["env_steps"] + 1)
     trainer = run.trainer
@@ -92,9 +90,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, Any]:
 def finish(cfg: DictConfig, run: build.Run, seconds: float) -> dict[str, Any]:
     """The closing evaluation, `result.json`, and the lines that say what was reached and what to type next."""
     trainer = run.trainer
-    evaluator, episodes = trainer.evaluate, cfg.tracking.final_episodes
-    trainer.evaluate = lambda: evaluator(episodes)  # type: ignore[call-arg]
-    evaluation = trainer.write_evaluation()
+    evaluation = trainer.write_evaluation(cfg.tracking.final_episodes)
     result = {
         "evaluation": evaluation,
         "env_steps": trainer.env_steps,
@@ -139,9 +135,7 @@ def resume_arguments(arguments: list[str]) -> list[str]:
     run = next((a.partition("=")[2] for a in arguments if a.startswith("resume=")), "")
     if run in ("", "null"):
         return arguments
-    directory = Path(run)
-    if not (directory / "config.yaml").is_file():
-        raise UsageError(f"resume={run} is not a run's directory: it has no config.yaml.")
+    directory = run_directory("resume", run)
     groups = {path.name for path in CONF.iterdir() if path.is_dir()}
     for argument in arguments:
         if argument.partition("=")[0] in groups:

@@ -45,7 +45,7 @@ class Trainer:
     stage: Any
     learner: Any
     update: Callable[[], tuple[Tensor, Any]]  # sample and learn once, captured: STATS and the batch
-    evaluate: Callable[[], dict[str, Any]]
+    evaluate: Callable[..., dict[str, Any]]
     times: Times
     seed: int
     gamma: float
@@ -149,10 +149,10 @@ class Trainer:
             "lower optimizer.lr or set max_grad_norm, and look for rewards or observations that are not finite."
         )
 
-    def write_evaluation(self) -> dict[str, Any]:
-        """Evaluate and log it; the whole result is returned."""
+    def write_evaluation(self, episodes: int | None = None) -> dict[str, Any]:
+        """Evaluate (over the usual number of episodes unless told) and log it; the whole result is returned."""
         with self.meter.timed("evaluate"):
-            result = self.evaluate()
+            result = self.evaluate(episodes)
         known = {f"qstar/{k}": v for k, v in result.get("known_q", {}).items() if k.endswith("_error")}
         self.logger.scalars({"evaluation/return": result["mean"], **known}, self.env_steps)
         return result
@@ -216,10 +216,12 @@ class Trainer:
         for chunk in snapshot.chunks:
             self.memory.ring.restore_rows(chunk)
         self.checkpoints.chunks = snapshot.files
+        # what the chunks hold; a synchronisation point during the restore comes behind it and must be saved again
+        self.saved_rows = snapshot.tensors["memory/ring/written"].to(self.saved_rows.device)
+        self.saved_at = self.env_steps
         yield f"replay: {len(snapshot.chunks)} chunks of rows"
         yield from unpack(self.parts, snapshot.tensors)
         yield f"counters: {self.env_steps:,} env_steps, {self.updates:,} updates"
-        self.saved_rows, self.saved_at = self.memory.ring.written.clone(), self.env_steps
 
     def state(self) -> dict[str, Tensor]:
         actions = np.stack(self.actions) if self.actions else np.zeros((0, self.envs.num_envs), np.int64)

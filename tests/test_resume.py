@@ -141,6 +141,19 @@ def test_a_world_that_is_not_deterministic_resumes_with_new_episodes_and_says_so
     assert resumed.env_steps == 300
 
 
+def test_a_cut_made_while_restoring_is_saved_by_the_next_checkpoint(tmp_path):
+    options = [*world("test/Shaky-v0"), "steps=300", "learning_starts=50", "env.autoreset=next_step"]
+    for stop in (122, 203, 10**9):  # each restore finds another world and cuts the running episode
+        trainer = make(tmp_path / "run", *options, resume=stop != 122)
+        stop_at(trainer, stop)
+        trainer.run()
+    ring = trainer.memory.ring
+    resets = ring.reset[: int(ring.written), 0].nonzero()[:, 0]
+    done = (ring.terminated | ring.truncated | ring.reset)[:, 0]  # a cut just behind an end leaves two reset rows
+    assert len(resets) > 20
+    assert done[resets - 1].all()
+
+
 def command(directory, *arguments, **kwargs):
     return [sys.executable, "-m", "dqn.train", *arguments], {
         "cwd": HERE,

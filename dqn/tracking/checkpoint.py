@@ -152,11 +152,16 @@ def pack(parts: dict[str, Any]) -> dict[str, Tensor]:
     return {f"{name}/{key}": value for name, part in parts.items() for key, value in part.state().items()}
 
 
+def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors below `prefix`, named without it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
 def unpack(parts: dict[str, Any], tensors: dict[str, Tensor]) -> Iterator[str]:
     """Give every part its tensors back; yields a line about each."""
-    for name, part in parts.items():
-        own = {k.removeprefix(f"{name}/"): v for k, v in tensors.items() if k.startswith(f"{name}/")}
-        part.load(own)
+    for name, owner in parts.items():
+        own = part(tensors, f"{name}/")
+        owner.load(own)
         size = sum(v.numel() * v.element_size() for v in own.values())
         yield f"{name}: {len(own)} tensors, {size / 1e6:.2f} MB"
 
