@@ -55,8 +55,7 @@ class Trainer:
     def __post_init__(self) -> None:
         self.env_steps = self.updates = self.points = 0
         self.largest_reward, self.warned, self.ready, self.stop = 0.0, False, False, False
-        self.saved_at, self.shown_at = -1, 0.0
-        self.obs, self.batch = np.zeros(0), None
+        self.saved_at, self.obs, self.batch = -1, np.zeros(0), None
         self.actions: list[np.ndarray] = []  # since the last synchronisation point
         self.episodes = Episodes(self.envs.num_envs)
         self.meter = Meter(STATS, self.memory.ring.device)
@@ -88,10 +87,7 @@ class Trainer:
                     self.synchronise()
                 if due:
                     self.checkpoint()
-                if perf_counter() - self.shown_at > 0.1:
-                    self.shown_at = perf_counter()
-                    progress.update(self.env_steps, self.meter.recent)
-            progress.update(self.env_steps, self.meter.recent)
+                progress.update(self.env_steps, self.meter.recent)
         finally:
             progress.close()
         self.checkpoint()

@@ -8,6 +8,7 @@ import resource
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import tqdm
@@ -96,10 +97,13 @@ class Progress:
             dynamic_ncols=True,
             disable=not sys.stderr.isatty(),
         )
-        self.total, self.tenth = total, done * 10 // total
+        self.total, self.tenth, self.shown_at = total, done * 10 // total, 0.0
 
     def update(self, env_steps: int, returns: Sequence[float]) -> None:
-        """Show where the run is, and the mean of the last episodes' returns."""
+        """Show where the run is and the mean of the last episodes' returns, ten times a second at most."""
+        if perf_counter() - self.shown_at < 0.1 and env_steps < self.total:
+            return
+        self.shown_at = perf_counter()
         mean = f"{sum(returns) / len(returns):.1f}" if returns else "-"
         if not self.bar.disable:
             self.bar.set_postfix_str(f"return {mean}", refresh=False)
