@@ -12,23 +12,29 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from dqn.acting.actor import Actor
+from dqn.acting.exploration import EpsilonGreedy
 from dqn.card import card, plan
+from dqn.collector import Collector, Offline
 from dqn.envs.gym import GymEnvs, make
 from dqn.execution.device import choose_device
 from dqn.learning.learner import Learner
 from dqn.learning.objective import Objective
+from dqn.learning.passes import Passes
 from dqn.networks.qnetwork import QNetwork
+from dqn.networks.records import inner
 from dqn.ops.clock import Times
-from dqn.options import check
+from dqn.ops.schedules import Constant
+from dqn.options import check, fit
+from dqn.replay.dataset import count, minari_rows, run_rows
 from dqn.replay.memory import Memory
 from dqn.replay.ring import Ring
-from dqn.replay.samplers import Newest
 from dqn.replay.stage import Stage
+from dqn.tracking.checkpoint import Checkpoints
 from dqn.tracking.evaluation import known_values, play
 from dqn.tracking.logger import Logger
 from dqn.tracking.seeding import generator, stream
 from dqn.trainer import Trainer
-from dqn.types import Spec, UsageError
+from dqn.types import Rows, Spec, UsageError
 
 STAGE_TICKS = 64  # rows gathered, at most, before they are written to the ring
 
@@ -43,7 +49,7 @@ class Run:
 
     def close(self) -> None:
         self.trainer.logger.close()
-        self.trainer.envs.close()
+        self.trainer.collector.close()
 
 
 def environments(cfg: DictConfig, **changes: Any) -> GymEnvs:
@@ -70,8 +76,10 @@ def network(cfg: DictConfig, spec: Spec) -> QNetwork:
     """A Q-network on the CPU with parameters drawn from the run's own stream."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream(cfg.seed, "parameters"))
-        torso = instantiate(cfg.torso)(spec)
-        return QNetwork(torso, instantiate(cfg.head)(torso.features, spec.num_actions))
+        torso = instantiate(cfg.torso)(inner(spec))
+        core = instantiate(cfg.core)(torso.features)
+        features = torso.features if core is None else core.features
+        return QNetwork(torso, instantiate(cfg.head)(features, spec.num_actions), core, spec.parts)
 
 
 def run(cfg: DictConfig, directory: Path, purge_step: int | None = None) -> Run:
@@ -92,46 +100,90 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
     envs = environments(cfg)
     spec, seed = envs.spec, cfg.seed
     online = network(cfg, spec).to(device)
-    memory_plan = plan(cfg, spec, sum(p.numel() for p in online.parameters()), device)
-    sampler = instantiate(cfg.replay.sampler)
-    if isinstance(sampler, Newest) and (cfg.train_every, cfg.updates, cfg.n_step) != (envs.num_envs, 1, 1):
-        raise UsageError(
-            f"replay=newest uses every transition once: set train_every={envs.num_envs} (one per environment), "
-            "updates=1 and n_step=1."
-        )
-    ring = Ring(spec, cfg.replay.capacity, envs.num_envs, window=cfg.n_step, device=device)
-    memory = Memory(ring, sampler, cfg.gamma, cfg.n_step, generator(seed, "replay", device))
+    fit(cfg, online.head, online.state_size)
+    memory_plan = plan(cfg, spec, sum(p.numel() for p in online.parameters()), online.state_size, device)
+    memory = _memory(cfg, spec, envs.num_envs, online.state_size, device)
     engine = instantiate(cfg.execution.engine)
-    objective = Objective(function(cfg.backup), instantiate(cfg.transform))
     learner = Learner(
-        online, objective, instantiate(cfg.optimizer), cfg.target.polyak, cfg.max_grad_norm,
-        instantiate(cfg.lr_schedule),
+        online, _objective(cfg), instantiate(cfg.optimizer), cfg.target.polyak, cfg.max_grad_norm,
+        instantiate(cfg.lr_schedule), _passes(cfg, device),
+        (generator(seed, "noise", device), generator(seed, "target noise", device)),
     )  # fmt: skip
-    actor = Actor(online, instantiate(cfg.exploration), device, generator(seed, "exploration", device))
+    actor = Actor(
+        online, instantiate(cfg.exploration), device, generator(seed, "exploration", device), envs.num_envs
+    )  # fmt: skip
 
     def update() -> tuple[torch.Tensor, Any]:
         batch = memory.sample()
-        return learner.update(batch), batch
+        stats, td_error = learner.update(batch)
+        memory.report(batch, td_error)
+        return stats, batch
 
     times = Times(
         **{f.name: cfg[f.name] for f in fields(Times) if f.name in cfg},
         **{f.name: cfg.tracking[f.name] for f in fields(Times) if f.name in cfg.tracking},
         target_period=cfg.target.period,
     )
-    stage = Stage(spec, envs.num_envs, ticks=max(1, min(STAGE_TICKS, ring.rows // 4)))  # a small ring, small blocks
+    if "path" in cfg.replay:
+        collector = Offline(envs)
+    else:  # a small ring, small blocks
+        ticks = max(1, min(STAGE_TICKS, memory.ring.rows // 4))
+        collector = Collector(envs, actor, Stage(spec, envs.num_envs, ticks, online.state_size))
     trainer = Trainer(
-        envs=envs, actor=actor, memory=memory, stage=stage, learner=learner,
-        update=engine.capture(update), evaluate=Evaluator(cfg, actor, device, envs.optimal_q(cfg.gamma)),
+        collector=collector, actor=actor, memory=memory, learner=learner, update=engine.capture(update),
+        evaluate=Evaluator(cfg, online, device, envs.optimal_q(cfg.gamma)),
         times=times, seed=seed, gamma=cfg.gamma, directory=directory, logger=Logger(directory, purge_step),
     )  # fmt: skip
     return Run(trainer, device, card(cfg, envs, memory_plan, why, directory))
 
 
-class Evaluator:
-    """Evaluates an actor's network with the run's settings; the same start states every time."""
+def _objective(cfg: DictConfig) -> Objective:
+    terms = [instantiate(term) for term in cfg.terms.values()]
+    return Objective(function(cfg.backup), instantiate(cfg.transform), cfg.lambda_, terms)
 
-    def __init__(self, cfg: DictConfig, actor: Actor, device: torch.device, optimal: Any = None):
-        self.cfg, self.actor, self.device, self.optimal = cfg, actor, device, optimal
+
+def _passes(cfg: DictConfig, device: torch.device) -> Passes | None:
+    if (cfg.passes.epochs, cfg.passes.minibatches) == (1, 1):
+        return None
+    return Passes(cfg.passes.epochs, cfg.passes.minibatches, generator(cfg.seed, "minibatches", device))
+
+
+def _memory(cfg: DictConfig, spec: Spec, num_envs: int, state_size: int, device: torch.device) -> Memory:
+    replay, sequence = cfg.replay, cfg.replay.length > 1 or state_size > 0
+    window = Memory.window_for(cfg.n_step, replay.length, replay.burn_in)
+    blocks = [*recorded(replay.path, spec)] if "path" in replay else []
+    capacity, columns = (replay.capacity, num_envs) if not blocks else (replay.capacity or count(blocks), 1)
+    ring = Ring(spec, capacity, columns, window, device, replay.stride if sequence else None, state_size)
+    for block in blocks:
+        ring.extend(block)
+    sampler = instantiate(replay.sampler)
+    return Memory(
+        ring, sampler, cfg.gamma, cfg.n_step, generator(cfg.seed, "replay", device), replay.length, replay.burn_in,
+        replay.stored_state,
+    )  # fmt: skip
+
+
+def recorded(path: str, spec: Spec) -> list[Rows]:
+    """The rows of a run's own replay memory, where `path` is its directory, else of a Minari dataset."""
+    directory = Path(path)
+    if directory.is_dir():
+        snapshot = Checkpoints(directory / "checkpoints").load()
+        written, slots = (snapshot.tensors[f"memory/ring/{name}"] for name in ("written", "starts"))
+        blocks = [*run_rows(snapshot.chunks, written, slots.shape[0])]
+    else:
+        blocks = [*minari_rows(path, spec)]
+    shape, kind = blocks[0].obs.shape[2:], blocks[0].obs.dtype
+    if tuple(shape) != spec.obs_shape:
+        raise ValueError(f"replay.path={path} shows observations {tuple(shape)} {kind}, env has {spec.obs_shape}: "
+                         "choose the environment that it was recorded in")  # fmt: skip
+    return blocks
+
+
+class Evaluator:
+    """Evaluates a network with the run's settings; the same start states every time."""
+
+    def __init__(self, cfg: DictConfig, network: QNetwork, device: torch.device, optimal: Any = None):
+        self.cfg, self.network, self.device, self.optimal = cfg, network, device, optimal
 
     def __call__(
         self, episodes: int | None = None, epsilon: float | None = None, seed: int | None = None
@@ -142,12 +194,14 @@ class Evaluator:
         seed = cast(int, cfg.seed if seed is None else seed)
         coins = generator(seed, "evaluation", self.device)
         envs = evaluation_environments(cfg, episodes)
+        actor = Actor(self.network, EpsilonGreedy(Constant(epsilon)), self.device, coins, envs.num_envs)
+        self.network.eval()  # mean weights and fixed fractions: nothing is drawn
         try:
-            result = play(
-                lambda obs: self.actor.act_with(obs, epsilon, coins), envs, episodes, stream(seed, "evaluation")
-            )
+            result = play(actor, envs, episodes, stream(seed, "evaluation"))
+            if self.optimal is not None:
+                h = instantiate(cfg.transform)
+                result["known_q"] = known_values(self.network, self.optimal, self.device, cfg.gamma, h)
         finally:
+            self.network.train()
             envs.close()
-        if self.optimal is not None:
-            result["known_q"] = known_values(self.actor.network, self.optimal, self.device, cfg.gamma)
         return {**result, "epsilon": epsilon}

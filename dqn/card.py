@@ -11,13 +11,17 @@ from omegaconf import DictConfig, OmegaConf
 
 from dqn import __version__
 from dqn.envs.gym import GymEnvs
+from dqn.replay.memory import Memory
 from dqn.replay.ring import Ring
 from dqn.types import Spec, UsageError
 
 
-def plan(cfg: DictConfig, spec: Spec, parameters: int, device: torch.device) -> str:
+def plan(cfg: DictConfig, spec: Spec, parameters: int, state_size: int, device: torch.device) -> str:
     """What will lie in memory. Errors: UsageError, with a capacity that fits, where it would not."""
-    replay = Ring.bytes_for(spec, cfg.replay.capacity, cfg.env.num_envs, cfg.n_step)
+    if "path" in cfg.replay:
+        return f"replay of {cfg.replay.path} on {device}, {parameters:,} parameters"
+    window = Memory.window_for(cfg.n_step, cfg.replay.length, cfg.replay.burn_in)
+    replay = Ring.bytes_for(spec, cfg.replay.capacity, cfg.env.num_envs, window, state_size)
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
     else:
@@ -57,19 +61,26 @@ def part_line(node: Any) -> str:
     return line(plain)
 
 
+def _seen(spec: Spec) -> str:
+    if spec.parts:
+        return ", ".join(f"{name}: {_seen(part)}" for name, part in spec.parts)
+    return f"{spec.states} states" if spec.states else f"{spec.obs_dtype} {spec.obs_shape}"
+
+
 def card(cfg: DictConfig, envs: GymEnvs, memory_plan: str, why: str, directory: Path) -> str:
     """The recipe card: what this run is made of."""
     spec = envs.spec
-    seen = f"{spec.states} states" if spec.states else f"{spec.obs_dtype} {spec.obs_shape}"
+    returns = f"n_step={cfg.n_step}" if cfg.lambda_ is None else f"lambda_={cfg.lambda_}"
     lines = {
-        "env": f"{envs.id} × {envs.num_envs} ({envs.mode.value}), sees {seen}, {spec.num_actions} actions",
-        **{part: part_line(cfg[part]) for part in ("torso", "head", "backup", "transform", "replay")},
-        "returns": f"n_step={cfg.n_step}, gamma={cfg.gamma}",
+        "env": f"{envs.id} × {envs.num_envs} ({envs.mode.value}), sees {_seen(spec)}, {spec.num_actions} actions",
+        **{part: part_line(cfg[part]) for part in ("torso", "core", "head", "backup", "transform", "terms", "replay")},
+        "returns": f"{returns}, gamma={cfg.gamma}",
         **{part: part_line(cfg[part]) for part in ("exploration", "target", "optimizer", "lr_schedule")},
         "time": f"{cfg.steps:,} env_steps from seed {cfg.seed}; behind {cfg.learning_starts:,}, "
-        f"{cfg.updates} update(s) every {cfg.train_every}",
+        f"{cfg.updates * cfg.passes.epochs * cfg.passes.minibatches} update(s) every {cfg.train_every}",
         "device": f"{why}; engine {part_line(cfg.execution.engine)}, {cfg.execution.threads} thread(s)",
         "memory": memory_plan,
         "run": str(directory.resolve()),
     }
-    return f"dqn {__version__}\n" + "\n".join(f"  {name:<12} {text}" for name, text in lines.items())
+    shown = {name: text for name, text in lines.items() if text not in ("", "nothing()")}
+    return f"dqn {__version__}\n" + "\n".join(f"  {name:<12} {text}" for name, text in shown.items())

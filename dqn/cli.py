@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
+from math import prod
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dqn.types import RunError, UsageError
 
 HERE = Path(__file__).resolve().parent
+OmegaConf.register_new_resolver("mul", lambda *numbers: prod(numbers), replace=True)  # ${mul:${env.num_envs},32}
 CONF = next(path for path in (HERE / "conf", HERE.parent / "conf") if path.is_dir())  # wheel, checkout
 
 

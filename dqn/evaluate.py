@@ -10,11 +10,9 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from dqn import build
-from dqn.acting.actor import Actor
 from dqn.cli import front_door, nearest, run_directory
 from dqn.execution.device import choose_device
 from dqn.tracking.checkpoint import Checkpoints, part, write_text
-from dqn.tracking.seeding import generator
 from dqn.types import UsageError
 
 OPTIONS = {"run": None, "episodes": 100, "seed": None, "epsilon": None, "device": "auto"}
@@ -48,8 +46,7 @@ def evaluate() -> None:
     envs = build.environments(cfg, num_envs=1)
     online = build.network(cfg, envs.spec)
     online.load_state_dict(part(snapshot.tensors, "learner/online/"))
-    actor = Actor(online.to(device), build.instantiate(cfg.exploration), device, generator(cfg.seed, "unused", device))
-    evaluator = build.Evaluator(cfg, actor, device, envs.optimal_q(cfg.gamma))
+    evaluator = build.Evaluator(cfg, online.to(device), device, envs.optimal_q(cfg.gamma))
     result = evaluator(options.episodes, options.epsilon, options.seed)
     envs.close()
     result |= {"env_steps": snapshot.counters["env_steps"], "device": str(device)}

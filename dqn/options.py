@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from omegaconf import DictConfig, OmegaConf
 
 from dqn.cli import nearest, option_names
+from dqn.networks.heads import Expected, HLGauss
 from dqn.types import UsageError
 
 AT_LEAST = {  # whole numbers and their smallest value
     "seed": 0, "steps": 1, "n_step": 1, "learning_starts": 0, "train_every": 1, "updates": 1, "env.num_envs": 1,
     "replay.capacity": 1, "replay.batch_size": 1, "target.period": 0, "execution.threads": 1, "tracking.log_every": 1,
     "tracking.checkpoint_every": 0, "tracking.evaluate_every": 0, "tracking.evaluate_episodes": 1,
-    "tracking.final_episodes": 1, "tracking.evaluate_cap": 1,
+    "tracking.final_episodes": 1, "tracking.evaluate_cap": 1, "replay.length": 1, "replay.burn_in": 0,
+    "replay.stride": 1, "passes.epochs": 1, "passes.minibatches": 1,
 }  # fmt: skip
 BETWEEN = {  # real numbers and their bounds
-    "gamma": (0.0, 1.0), "optimizer.lr": (0.0, float("inf")), "target.polyak": (0.0, 1.0),
-    "max_grad_norm": (0.0, float("inf")), "tracking.evaluate_epsilon": (0.0, 1.0),
-}  # fmt: skip
+    "gamma": (0.0, 1.0),
+    "optimizer.lr": (0.0, float("inf")),
+    "target.polyak": (0.0, 1.0),
+    "max_grad_norm": (0.0, float("inf")),
+    "tracking.evaluate_epsilon": (0.0, 1.0),
+    "lambda_": (0.0, 1.0),
+}
+OPTIONAL = ("max_grad_norm", "target.polyak", "lambda_")  # may be null  # fmt: skip
 PLAIN = {  # sections that are read here, option by option; every other option is an argument of a part
     "": {
-        "torso", "layer", "head", "backup", "transform", "replay", "exploration", "target", "optimizer",
-        "lr_schedule", "env", "execution", "tracking", "seed", "steps", "gamma", "n_step", "learning_starts",
+        "torso", "core", "layer", "output", "head", "backup", "transform", "terms", "replay", "exploration", "target", "optimizer",
+        "lr_schedule", "env", "execution", "tracking", "seed", "steps", "gamma", "n_step", "lambda_", "passes", "learning_starts",
         "train_every", "updates", "max_grad_norm", "device", "resume", "run", "tuned",
     },
-    "replay": {"capacity", "batch_size", "sampler"},
+    "replay": {"capacity", "batch_size", "sampler", "length", "burn_in", "stride", "stored_state", "path"},
+    "passes": {"epochs", "minibatches"},
     "target": {"period", "polyak"},
     "execution": {"engine", "threads"},
     "run": {"dir"},
     "tuned": {
-        "hidden", "norm", "lr", "target_period", "capacity", "batch_size", "epsilon_end", "epsilon_steps",
+        "hidden", "norm", "lr", "target_period", "capacity", "batch_size", "v_min", "v_max", "quantiles", "samples",
+        "epsilon_end", "epsilon_steps",
     },
     "tracking": {
         "log_every", "checkpoint_every", "evaluate_every", "evaluate_episodes", "final_episodes",
@@ -48,12 +59,51 @@ def check(cfg: DictConfig) -> None:
                 raise UsageError(f"{full} is not an option{nearest(full, others)}: remove it.")
     for name, least in AT_LEAST.items():
         value = OmegaConf.select(cfg, name)
+        if name == "replay.capacity" and value is None and "path" in cfg.replay:
+            continue  # as much as was recorded
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise UsageError(f"{name} must be a whole number ≥ {least}, got {value!r}.")
     for name, (low, high) in BETWEEN.items():
         value = OmegaConf.select(cfg, name)
-        if value is None and name in ("max_grad_norm", "target.polyak"):
+        if value is None and name in OPTIONAL:
             continue
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
             bounds = f"between {low:g} and {high:g}" if high < float("inf") else f"≥ {low:g}"
             raise UsageError(f"{name} must be a number {bounds}, got {value!r}.")
+
+
+def fit(cfg: DictConfig, head: Any, state_size: int) -> None:
+    """Refuse parts that do not go together, each pair in one sentence that says what to change. Errors: UsageError."""
+    replay, phase = cfg.replay, cfg.env.num_envs * cfg.replay.length
+    newest, sequence = "newest" in replay.sampler._target_.lower(), replay.length > 1
+    passes, prioritized = cfg.passes.epochs * cfg.passes.minibatches, "Prioritized" in replay.sampler._target_
+    refused = {
+        "lambda_ mixes returns along a sequence: set replay.length above 1 (replay=rollout), or lambda_=null": (
+            cfg.lambda_ is not None and not sequence
+        ),
+        "lambda_ mixes returns of every length by itself: set n_step=1": cfg.lambda_ is not None and cfg.n_step > 1,
+        "lambda_ needs a head with a single number per target: choose head=expected or hl_gauss, or lambda_=null": (
+            cfg.lambda_ is not None and not isinstance(head, (Expected, HLGauss))
+        ),
+        f"replay=newest and rollout use every transition once: set train_every={phase} (env.num_envs × "
+        "replay.length), updates=1 and n_step=1": newest
+        and (cfg.train_every, cfg.updates, cfg.n_step) != (phase, 1, 1),
+        "replay=dataset holds nothing of what a core remembered: choose core=none": (
+            "path" in replay and state_size > 0
+        ),
+        "replay.burn_in warms a core up: choose core=lstm or gru, or set replay.burn_in=0": (
+            replay.burn_in > 0 and not state_size
+        ),
+        "replay.stride spaces the starts of sequences: set replay.length above 1 or replay.stride=1": (
+            replay.stride > 1 and not (sequence or state_size)
+        ),
+        "passes take a batch apart, a core needs it in order: set passes.epochs=1 passes.minibatches=1 or core=none": (
+            passes > 1 and state_size > 0
+        ),
+        "passes take a batch apart, so no td_error is left for its priorities: choose replay=uniform or rollout": (
+            passes > 1 and prioritized
+        ),
+    }
+    for sentence, wrong in refused.items():
+        if wrong:
+            raise UsageError(f"{sentence}.")

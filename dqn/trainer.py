@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -21,11 +20,10 @@ from dqn.tracking.episodes import Episodes
 from dqn.tracking.logger import Logger, Progress
 from dqn.tracking.meter import Meter
 from dqn.tracking.seeding import stream
-from dqn.types import RunError, Step
+from dqn.types import Rows, RunError
 
 log = logging.getLogger("dqn")
 COUNTERS = ("env_steps", "updates", "points", "largest_reward")  # what a checkpoint keeps of the trainer's own
-REPLAYABLE = 100_000  # ticks: more actions are not kept for a resume, a synchronisation point comes instead
 
 
 @dataclass
@@ -33,16 +31,15 @@ class Trainer:
     """One run. Parts come wired from `build`; the trainer says only when each acts.
 
     `evaluate()` gives the numbers of one evaluation and changes nothing here. Every multiple of `checkpoint_every`
-    (and every REPLAYABLE ticks) is a synchronisation point: environments are re-seeded from (seed, number of the
-    point) and reset, the running episodes are cut by a truncation. A checkpoint at any other moment (an interruption,
-    the end) also holds the actions since the last point, which replayed bring the environments back; so every resume
-    is exact.
+    (and when the collector says it is due) is a synchronisation point: environments are re-seeded from (seed, number
+    of the point) and reset, the running episodes are cut by a truncation. A checkpoint at any other moment (an
+    interruption, the end) also holds the actions since the last point, which replayed bring the environments back; so
+    every resume is exact.
     """
 
-    envs: Any
+    collector: Any
     actor: Any
     memory: Any
-    stage: Any
     learner: Any
     update: Callable[[], tuple[Tensor, Any]]  # sample and learn once, captured: STATS and the batch
     evaluate: Callable[..., dict[str, Any]]
@@ -55,13 +52,15 @@ class Trainer:
     def __post_init__(self) -> None:
         self.env_steps = self.updates = self.points = 0
         self.largest_reward, self.warned, self.ready, self.stop = 0.0, False, False, False
-        self.saved_at, self.obs, self.batch = -1, np.zeros(0), None
-        self.actions: list[np.ndarray] = []  # since the last synchronisation point
-        self.episodes = Episodes(self.envs.num_envs)
+        self.saved_at, self.batch = -1, None
+        self.episodes = Episodes(self.collector.num_envs)
         self.meter = Meter(STATS, self.memory.ring.device)
         self.checkpoints = Checkpoints(self.directory / "checkpoints")
         self.saved_rows = torch.zeros_like(self.memory.ring.written)
-        self.parts = {"learner": self.learner, "memory": self.memory, "actor": self.actor, "trainer": self}
+        self.parts = {
+            "learner": self.learner, "memory": self.memory, "actor": self.actor, "collector": self.collector,
+            "trainer": self,
+        }  # fmt: skip
 
     def run(self) -> None:
         """From where the run stands to `times.steps`, or until `stop` is set; ends with a checkpoint."""
@@ -73,7 +72,7 @@ class Trainer:
         try:
             while self.env_steps < times.steps and not self.stop:
                 before = self.env_steps
-                self.collect(times.next_stop(before))
+                self.env_steps = self.collector.collect(before, times.next_stop(before), self.store, self.meter.seconds)
                 self.learn(times.updates_due(before, self.env_steps))
                 if crossed(before, self.env_steps, times.target_period):
                     with self.meter.timed("sync"):
@@ -83,7 +82,7 @@ class Trainer:
                 if crossed(before, self.env_steps, times.log_every) or self.env_steps >= times.steps:
                     self.write_log()
                 due = crossed(before, self.env_steps, times.checkpoint_every)
-                if due or len(self.actions) >= REPLAYABLE:
+                if due or self.collector.due:
                     self.synchronise()
                 if due:
                     self.checkpoint()
@@ -92,45 +91,23 @@ class Trainer:
             progress.close()
         self.checkpoint()
 
-    def collect(self, until: int) -> None:
-        """Act and step until env_steps reaches `until`; rows go to the ring a block at a time."""
-        spent_act = spent_env = 0.0
-        while self.env_steps < until:
-            t0 = perf_counter()
-            action = self.actor.act(self.obs, self.env_steps)
-            self.stage.decide(self.obs, action)
-            t1 = perf_counter()
-            step = self.envs.step(action)
-            t2 = perf_counter()
-            self.stage.happen(step)
-            self.actions.append(action)
-            self.obs = step.obs
-            self.env_steps += self.envs.num_envs - int(np.count_nonzero(step.reset))
-            spent_act, spent_env = spent_act + t1 - t0, spent_env + t2 - t1
-            if self.stage.full:
-                self.store()
-        self.meter.seconds["act"] += spent_act
-        self.meter.seconds["env"] += spent_env
-        self.store()
-
-    def store(self) -> None:
+    def store(self, rows: Rows) -> None:
         with self.meter.timed("store"):
-            if self.stage.used:
-                rows = self.stage.take(self.obs)
-                self.meter.note_episodes(self.episodes.extend(rows))
-                self.largest_reward = max(self.largest_reward, float(np.abs(rows.reward).max()))
-                self.memory.ring.extend(rows)
+            self.meter.note_episodes(self.episodes.extend(rows))
+            self.largest_reward = max(self.largest_reward, float(np.abs(rows.reward).max()))
+            self.memory.ring.extend(rows)
 
     def learn(self, updates: int) -> None:
         """`updates` gradient steps; on a CPU each loss is checked at once, on a GPU when the log is written."""
-        self.ready = self.ready or len(self.memory.ring) > 0  # asked of the device only until it is so
+        self.ready = self.ready or self.memory.ready()  # asked of the device only until it is so
         if not updates or not self.ready:
             return
         with self.meter.timed("update"):
             self.learner.set_lr(self.env_steps)
+            self.memory.at(self.env_steps)
             for _ in range(updates):
                 stats, self.batch = self.update()
-                self.updates += 1
+                self.updates += self.learner.steps
                 self.meter.note_update(stats)
                 if stats.device.type == "cpu" and not isfinite(stats[0].item()):
                     self.diverged()
@@ -159,7 +136,7 @@ class Trainer:
             numbers = self.meter.read(self.env_steps, self.updates)
             numbers |= {
                 "replay/fill": self.memory.ring.fill(),
-                "exploration/epsilon": self.actor.exploration.epsilon(self.env_steps),
+                f"exploration/{self.actor.exploration.name}": self.actor.exploration.rate(self.env_steps),
                 "learner/lr": float(self.learner.optimizer.param_groups[0]["lr"]),
             }
             self.logger.scalars(numbers, self.env_steps)
@@ -180,18 +157,12 @@ class Trainer:
 
     def synchronise(self) -> None:
         """Cut the running episodes and begin every environment anew from (seed, number of this point)."""
-        ring, envs = self.memory.ring, self.envs
-        last, begun = self.obs, bool(self.points)
-        self.obs = envs.reset(stream(self.seed, "env", self.points))
+        rows = self.collector.begin(stream(self.seed, "env", self.points))
         self.points += 1
-        self.actions = []
         self.episodes.begin()
-        if begun:
-            ring.cut()
-            none, over = np.zeros(envs.num_envs), np.zeros(envs.num_envs, bool)
-            self.stage.decide(last, none.astype(np.int64))
-            self.stage.happen(Step(self.obs, none, over, over, ~over))
-            ring.extend(self.stage.take(self.obs))
+        if rows is not None:
+            self.memory.ring.cut()
+            self.memory.ring.extend(rows)
 
     def checkpoint(self) -> None:
         if self.saved_at == self.env_steps:
@@ -220,18 +191,11 @@ class Trainer:
         yield f"counters: {self.env_steps:,} env_steps, {self.updates:,} updates"
 
     def state(self) -> dict[str, Tensor]:
-        actions = np.stack(self.actions) if self.actions else np.zeros((0, self.envs.num_envs), np.int64)
-        arrays = (self.obs, actions, self.episodes.returns, self.episodes.lengths)
-        return dict(zip(("obs", "actions", "returns", "lengths"), map(torch.from_numpy, arrays), strict=True))
+        return {k: torch.from_numpy(getattr(self.episodes, k)) for k in ("returns", "lengths")}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Bring the environments back: begin the last point again and replay the actions since."""
-        self.obs = self.envs.reset(stream(self.seed, "env", self.points - 1))
-        self.actions = list(state["actions"].numpy())
-        for action in self.actions:
-            self.obs = self.envs.step(action).obs
         self.episodes.returns, self.episodes.lengths = state["returns"].numpy(), state["lengths"].numpy()
-        if not np.array_equal(self.obs, state["obs"].numpy(), equal_nan=self.obs.dtype.kind == "f"):
+        if not self.collector.replay(stream(self.seed, "env", self.points - 1)):
             log.warning("The environment is not deterministic given a seed: this resume begins new episodes.")
-            self.obs = state["obs"].numpy()
             self.synchronise()

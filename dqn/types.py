@@ -7,10 +7,13 @@ Shapes: **T** time, **B** batch, **E** environments, **A** actions, **N** atoms,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
 from torch import Tensor
+
+ILLEGAL = -1e30  # q of an action that may not be taken: never a maximum, no weight in a softmax, and finite: 0 · q = 0
 
 
 class UsageError(Exception):
@@ -25,13 +28,16 @@ class RunError(Exception):
 class Spec:
     """What a world looks like to an agent: the observation's shape and dtype, the number of actions.
 
-    `states` is the number of states when observations are state numbers (Discrete), else 0.
+    `states` is the number of states when observations are state numbers (Discrete), else 0. `parts` names what lies
+    one behind the other in an observation that is a record: a uint8 vector of raw bytes in which several arrays
+    (the entries of a Dict, the mask of legal actions) travel as one; networks.records reads it.
     """
 
     obs_shape: tuple[int, ...]
     obs_dtype: np.dtype
     num_actions: int
     states: int = 0
+    parts: tuple[tuple[str, Spec], ...] = ()
 
 
 @dataclass
@@ -50,6 +56,11 @@ class Step:
     reset: np.ndarray  # [E] bool
     final_obs: np.ndarray | None = None  # [E, ...], valid where done
 
+    @property
+    def begins(self) -> np.ndarray:
+        """[E] bool: `obs[e]` is the first observation of an episode."""
+        return self.reset if self.final_obs is None else self.reset | self.terminated | self.truncated
+
 
 @dataclass
 class Rows:
@@ -63,20 +74,29 @@ class Rows:
     reset: Any  # [K, E] bool
     final_obs: Any = None  # [K, E, ...] valid where done and used only if `splits`
     splits: Any = None  # [K, E] bool: the episode ended here and obs[k+1] belongs to the next one
+    core: Any = None  # [K, E, S] what the network's core remembered before each tick
 
 
 @dataclass
 class Batch:
     """What a learner sees, time-major; a transition is a sequence of length one.
 
-    `discount` is data: the product of γ over the steps of the return, 0 behind a termination.
+    `discount` is data: the product of γ over the steps of the return, 0 behind a termination. Rows of `obs` are
+    P rows of burn-in, the T rows where values are read, and what bootstraps need behind them.
     """
 
-    obs: Tensor  # [T+s, B, ...]  values are read at obs[:T], bootstraps at obs[s:]
+    obs: Tensor  # [P+L, B, ...]
     action: Tensor  # [T, B] int64
     reward: Tensor  # [T, B] the n-step return without its bootstrap
     discount: Tensor  # [T, B]
-    weight: Tensor  # [B] importance of each column in the loss
+    weight: Tensor  # [B] or [T, B] importance in the loss; 0 where nothing was decided
+    bootstrap: Tensor | None = None  # [T, B] int64 row of `obs` to bootstrap from; None: the last T rows
+    done: Tensor | None = None  # [T, B] bool, what cuts a λ-return
+    state: Tensor | None = None  # [B, S] what the core remembered before the first row
+    begins: Tensor | None = None  # [P+L, B] bool, rows that begin an episode: the core forgets before them
+    burn_in: int = 0  # P
+    slot: Tensor | None = None  # [B] and
+    env: Tensor | None = None  # [B]: where in the ring the columns begin
 
 
 @dataclass
@@ -86,6 +106,7 @@ class Values:
     q: Tensor  # [..., A]
     z: Tensor | None = None  # [..., A, N]
     tau: Tensor | None = None  # [..., N]
+    mask: Tensor | None = None  # [..., A] bool, the legal actions; None: all
 
 
 @dataclass
@@ -95,3 +116,13 @@ class Backup:
     pi: Tensor  # [T, B, A]
     bonus: Tensor | float = 0.0  # [T, B] added to the reward
     entropy: Tensor | float = 0.0  # [T, B] added to the next value
+
+
+def layout(parts: tuple[tuple[str, Spec], ...]) -> tuple[tuple[int, ...], int]:
+    """Where the parts of a record begin, and its length, in bytes: all multiples of 8, so that any part can be viewed
+    as numbers of its own dtype where it lies."""
+    offsets, end = [], 0
+    for _, part in parts:
+        offsets.append(end)
+        end += -(-prod(part.obs_shape) * part.obs_dtype.itemsize // 8) * 8
+    return tuple(offsets), end

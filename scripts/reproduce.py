@@ -1,6 +1,7 @@
 """The experiments behind the README's figures: seeds in turn, cached and resumable, summed up with their spread.
 
-usage: scripts/reproduce NAME [seeds=10] [jobs=2] [option=value …]
+usage: scripts/reproduce cartpole|worlds [seeds=10] [jobs=2] [option=value …]
+       scripts/reproduce classic [show] [env=…] [recipe=…] [seeds=10] [jobs=2] [sb3=PYTHON] [option=value …]
 """
 
 from __future__ import annotations
@@ -8,11 +9,14 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from scipy import stats
@@ -29,6 +33,10 @@ class Experiment:
     score: str = "return"
     wanted: str = ""
     title: str = ""  # of the picture, where there is one
+
+
+class Failed(RuntimeError):
+    """A run that ended without a result."""
 
 
 EXPERIMENTS = {
@@ -49,31 +57,59 @@ def score(result: dict, kind: str) -> float:
     return evaluation["mean"] if kind == "return" else evaluation["known_q"]["max_error"]
 
 
+CHILDREN: set[subprocess.Popen] = set()
+
+
+def call(name: str, command: list[str]) -> None:
+    """A process of its own, known to `CHILDREN` while it runs. Errors: Failed, with the end of what it printed."""
+    child = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, process_group=0
+    )
+    CHILDREN.add(child)
+    printed, _ = child.communicate()
+    CHILDREN.discard(child)
+    if child.returncode:
+        raise Failed(f"{name} failed:\n{printed[-2000:]}")
+
+
+def stop(number: int, frame: object) -> NoReturn:
+    """Ctrl-C and SIGTERM: each run gets one signal and ends with a checkpoint; a second would kill it."""
+    for known in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(known, signal.SIG_IGN)
+    for child in list(CHILDREN):
+        child.terminate()
+    raise KeyboardInterrupt
+
+
 def make(name: str, overrides: list[str], seed: int) -> dict:
     """One run in a process of its own, or what is left of it, or nothing if it is finished."""
     directory = RUNS / name.replace(" ", "-") / f"seed{seed}"
     if not (directory / "result.json").is_file():
         begun = (directory / "config.yaml").is_file() and any(directory.glob("checkpoints/*.json"))
         if not begun and directory.exists():
-            subprocess.run(["rm", "-rf", str(directory)], check=True)
+            shutil.rmtree(directory)
         start = [f"resume={directory}"] if begun else [f"run.dir={directory}", f"seed={seed}", *overrides]
-        done = subprocess.run(
-            [sys.executable, "-m", "dqn.train", *start], capture_output=True, text=True, cwd=ROOT, check=False
-        )
-        if done.returncode:
-            sys.exit(f"{name}, seed {seed} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        call(f"{name}, seed {seed}", [sys.executable, "-m", "dqn.train", *start])
     return json.loads((directory / "result.json").read_text())
+
+
+def interval(values: np.ndarray) -> tuple[float, float, float]:
+    """Interquartile mean with the ends of its 95 % bootstrap interval; of one value, or of equal ones, that value."""
+    iqm = float(stats.trim_mean(values, 0.25))
+    if len(values) < 2 or np.ptp(values) == 0:
+        return iqm, iqm, iqm
+    ends = stats.bootstrap(
+        (values,), lambda x, axis: stats.trim_mean(x, 0.25, axis=axis), rng=0, method="percentile"
+    ).confidence_interval
+    return iqm, float(ends.low), float(ends.high)
 
 
 def summary(values: np.ndarray) -> str:
     """Interquartile mean with a 95 % bootstrap interval, and the range."""
-    iqm = stats.trim_mean(values, 0.25)
-    if len(values) < 2 or np.ptp(values) == 0:
+    iqm, low, high = interval(values)
+    if low == high:
         return f"IQM {iqm:.4g}"
-    interval = stats.bootstrap(
-        (values,), lambda x, axis: stats.trim_mean(x, 0.25, axis=axis), rng=0, method="percentile"
-    ).confidence_interval
-    return f"IQM {iqm:.4g} [{interval.low:.4g}, {interval.high:.4g}], from {values.min():.4g} to {values.max():.4g}"
+    return f"IQM {iqm:.4g} [{low:.4g}, {high:.4g}], from {values.min():.4g} to {values.max():.4g}"
 
 
 def draw(name: str, title: str, seeds: int) -> Path:
@@ -103,12 +139,16 @@ def draw(name: str, title: str, seeds: int) -> Path:
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["classic"]:
+        import classic
+
+        sys.exit(classic.main(sys.argv[2:]))
     names = [a for a in sys.argv[1:] if "=" not in a]
     options = dict(a.split("=", 1) for a in sys.argv[1:] if a.startswith(("seeds=", "jobs=")))
     extra = [a for a in sys.argv[1:] if "=" in a and not a.startswith(("seeds=", "jobs="))]
     if len(names) != 1 or names[0] not in EXPERIMENTS:
         print(
-            f"usage: scripts/reproduce {'|'.join(EXPERIMENTS)} [seeds=10] [jobs=2] [option=value …]",
+            f"usage: scripts/reproduce {'|'.join(EXPERIMENTS)}|classic [seeds=10] [jobs=2] [option=value …]",
             file=sys.stderr,
         )
         sys.exit(2)
@@ -146,4 +186,13 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    import reproduce  # by its own name, so that classic.py finds this very module
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, reproduce.stop)
+    try:
+        reproduce.main()
+    except reproduce.Failed as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)

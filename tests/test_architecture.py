@@ -13,6 +13,7 @@ LEVEL = {
     "types": 0,
     "ops": 1,
     **dict.fromkeys(ROOMS, 2),
+    "collector": 3,
     "trainer": 3,
     "cli": 3,
     "options": 4,
@@ -20,8 +21,12 @@ LEVEL = {
     "build": 5,
     **dict.fromkeys(VERBS, 6),
 }
-CORE = ["types.py", "ops", "networks/layers.py", "networks/torsos.py", "networks/heads.py", "networks/qnetwork.py",
-        "replay", "acting", "learning", "trainer.py", "build.py", "train.py"]  # fmt: skip
+FAMILY = {  # parts that a reader of plain DQN need not open
+    "distributions.py", "heads.py", "quantiles.py", "layers.py", "outputs.py", "torsos.py", "convs.py", "cores.py",
+    "records.py", "priorities.py", "prioritized.py", "dataset.py", "terms.py", "passes.py",
+}  # fmt: skip
+CORE = ["types.py", "ops", "networks", "replay", "acting", "learning", "collector.py", "trainer.py", "build.py",
+        "train.py"]  # fmt: skip
 
 
 def room(path):
@@ -61,10 +66,12 @@ def test_the_configuration_stops_at_the_door(path):
 
 
 def test_the_core_can_be_read_in_an_hour():
-    files = [f for part in CORE for f in ([PACKAGE / part] if part.endswith(".py") else (PACKAGE / part).glob("*.py"))]
-    lines = {f: len(f.read_text().splitlines()) for f in files}
-    print(f"core: {sum(lines.values())} lines")
-    assert sum(lines.values()) <= 1600
+    found = [f for part in CORE for f in ([PACKAGE / part] if part.endswith(".py") else (PACKAGE / part).glob("*.py"))]
+    lines = {f: len(f.read_text().splitlines()) for f in FILES}
+    core = [f for f in found if f.name not in FAMILY]
+    assert len(found) - len(core) == len(FAMILY)
+    print(f"core: {sum(lines[f] for f in core)} lines, with all of the family {sum(lines[f] for f in found)}")
+    assert sum(lines[f] for f in core) <= 2000
     assert max(lines.values()) <= 240, max(lines, key=lines.__getitem__)
 
 

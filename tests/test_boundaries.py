@@ -11,12 +11,13 @@ from worlds import Counting
 from dqn.envs.gym import make
 from dqn.replay.memory import Memory
 from dqn.replay.ring import Ring
+from dqn.replay.samplers import Sampler
 from dqn.replay.stage import Stage
 
 GAMMA = 0.9
 
 
-class EveryStart:
+class EveryStart(Sampler):
     """Samples the whole FIFO, in order: what uniform sampling draws from."""
 
     def sample(self, ring, generator):

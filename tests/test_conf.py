@@ -5,25 +5,43 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import configure
+from conftest import configure, world
 
 from dqn import build, train
 from dqn.cli import CONF
+from dqn.tracking.logger import start_text_log
 from dqn.types import UsageError
 
 GROUPS = {path.name: sorted(p.stem for p in path.glob("*.yaml")) for path in CONF.iterdir() if path.is_dir()}
-WITH = {"env=gym": ["env.id=Acrobot-v1"], "torso=table": ["env=chain"], "replay=newest": ["train_every=4", "n_step=1"]}
+IMAGE = world("test/Image-v0")
+WITH = {
+    "env=gym": ["env.id=Acrobot-v1"], "torso=table": ["env=chain"], "replay=newest": ["train_every=4", "n_step=1"],
+    "replay=rollout": ["train_every=128", "n_step=1"], "torso=dict": world("test/DictImage-v0"),
+    **{f"torso={name}": IMAGE for name in ("minatar_cnn", "nature_cnn", "small_cnn", "impala_cnn")},
+    "algorithm=tabular": ["env=chain"], "algorithm=der": IMAGE, "algorithm=btr": IMAGE,
+}  # fmt: skip
 CHOICES = [
     f"{group}={choice}" for group, choices in sorted(GROUPS.items()) for choice in choices if group != "experiment"
 ]
 
 
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """The directory of a short run on CartPole, as data for others."""
+    directory = tmp_path_factory.mktemp("recorded")
+    start_text_log(None)
+    run = build.run(configure("steps=100"), directory)
+    run.trainer.run()
+    run.close()
+    return directory
+
+
 @pytest.mark.parametrize("choice", CHOICES)
-def test_every_choice_builds(wired, choice):
-    if choice == "env=lunarlander":
+def test_every_choice_builds(wired, choice, recorded):
+    if choice.endswith("=lunarlander"):
         pytest.importorskip("Box2D")
-    more = ["env=chain"] if choice == "algorithm=tabular" else WITH.get(choice, [])
-    wired(choice, *more)
+    data = [f"replay.path={recorded}"] if choice in ("replay=dataset", "algorithm=cql") else []
+    wired(choice, *WITH.get(choice, []), *data)
 
 
 @pytest.mark.parametrize("name", [name for name in GROUPS["experiment"] if name != "none"])
@@ -37,9 +55,8 @@ def test_every_experiment_names_a_recipe_and_an_environment(wired, name):
 
 
 def test_every_tuned_number_names_its_source():
-    for name in GROUPS["experiment"]:
-        text = (CONF / "experiment" / f"{name}.yaml").read_text()
-        assert "# Source" in text, name
+    for path in [*(CONF / "experiment").glob("*.yaml"), *(CONF / "tuned").glob("*.yaml")]:
+        assert "# Source" in path.read_text(), path
 
 
 def command(monkeypatch, capfd, *arguments):
@@ -133,4 +150,4 @@ def test_help_shows_examples_and_options():
         cwd=Path(__file__).parent,
     ).stdout  # fmt: skip
     assert "python -m dqn.train -m seed=0,1,2" in text
-    assert "optimizer: adam, sgd" in text
+    assert "optimizer: adam, radam, sgd" in text

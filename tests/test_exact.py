@@ -3,35 +3,94 @@
 import numpy as np
 import pytest
 import torch
-from oracles import q_table
+from oracles import exact, q_table
 
 from dqn.cli import CONF
+from dqn.tracking.evaluation import known_values
 
 RECIPES = sorted(path.stem for path in (CONF / "algorithm").glob("*.yaml"))
 SMALL = ["env=mdp1000", "experiment=none", "+env.kwargs.states=6", "+env.kwargs.actions=3", "gamma=0.8"]
-NUMBERS = {  # what a small table needs of each kind of recipe
+STEPS = 8000
+DEEP = [
+    "torso.hidden=[64]", "optimizer.lr=3e-3", "lr_schedule.end=0", f"lr_schedule.steps={STEPS}", f"steps={STEPS}",
+    "learning_starts=500", "train_every=4", "tuned.target_period=50", "replay.batch_size=128", "env.num_envs=4",
+    "tuned.v_min=0", "tuned.v_max=5", "tuned.quantiles=16", "tuned.samples=8", "n_step=1",
+]  # fmt: skip
+NUMBERS = {  # what a small world needs of a recipe: without a correction only one-step returns are off-policy
     "tabular": ["optimizer.lr=0.2", "lr_schedule.end=0", "lr_schedule.steps=6000", "steps=6000"],
-    "deep": ["torso.hidden=[64]", "optimizer.lr=3e-3", "lr_schedule.end=0", "lr_schedule.steps=8000", "steps=8000",
-             "learning_starts=500", "train_every=4", "target.period=50", "replay.batch_size=128", "env.num_envs=4"],
+    "pqn": [
+        "torso.hidden=[64]", "optimizer.lr=3e-3", "lr_schedule.end=0", f"lr_schedule.steps={3 * STEPS}",
+        f"steps={3 * STEPS}", "env.num_envs=16", "replay.length=16", "lambda_=0.0", "passes.minibatches=8",
+    ],
+    "drqn": [*DEEP, "core.hidden=32", "replay.length=4", "replay.batch_size=32", "train_every=8"],
+    "r2d2": [
+        *DEEP, "core.hidden=32", "replay.length=4", "replay.burn_in=1", "replay.stride=1", "replay.batch_size=32",
+        "train_every=8", "steps=12000", "lr_schedule.steps=12000",
+    ],
+    "der": [*DEEP, "torso=mlp", "output.hidden=[]"],
+    "btr": [*DEEP, "torso=mlp", "output.hidden=[]", "head.samples=16", "steps=12000", "lr_schedule.steps=12000"],
+    "cql": [
+        "torso.hidden=[64]", "optimizer.lr=3e-3", "lr_schedule.end=0", "lr_schedule.steps=2000", "steps=2000",
+        "tuned.target_period=12", "replay.batch_size=128", "terms.conservative.weight=0",
+    ],
 }  # fmt: skip
-EXPLORE = ["exploration.epsilon.end=1.0"]
+BACKUPS = {  # recipes that end elsewhere than at Q*
+    "munchausen": {"rule": "munchausen", "scale": 0.9, "temperature": 0.03, "floor": -1.0},
+    "btr": {"rule": "munchausen", "scale": 0.9, "temperature": 0.03, "floor": -1.0},
+}
+EXPLORE = ["exploration=epsilon_greedy", "exploration.epsilon.end=1.0"]
+CERTAIN = {  # where a step's outcome is random, these end beside the expected value, each as its paper has it
+    "r2d2": "h⁻¹(E h(y)) is not E y",
+    **dict.fromkeys(["iqn", "fqf", "rainbow_iqn", "btr"], "the mean of Huber's quantiles is not the mean"),
+    **dict.fromkeys(["per", "rainbow", "der"], "priorities favour the rarer outcome while their exponent is below 1"),
+}
+WORLDS = {  # an end by chance would need many more samples for the same certainty: that world is deterministic
+    "termination": ["+env.kwargs.final=2", "+env.kwargs.branching=1"],
+    "truncation, masked": ["env.max_episode_steps=7", "+env.kwargs.branching=2", "+env.kwargs.legal=0.6"],
+}
 
 
-@pytest.mark.parametrize("ending", ["truncation", "termination"])
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_every_recipe_reaches_q_star(wired, recipe, ending):
-    # an end by chance would need many more samples for the same certainty: that world is deterministic
-    final = ["+env.kwargs.final=2", "+env.kwargs.branching=1"]
-    if ending == "truncation":
-        final = ["env.max_episode_steps=7", "+env.kwargs.branching=2"]
-    numbers = NUMBERS["tabular" if recipe == "tabular" else "deep"]
-    run = wired(f"algorithm={recipe}", *SMALL, *numbers, *EXPLORE, *final)
+def furthest(run, **backup):
+    """max |Q − Q of the dynamic programme| over all states and actions where it is defined."""
+    world = run.trainer.collector.envs.envs.envs[0].unwrapped
+    optimal = exact.fixed_point(world, 0.8, **backup)
+    device, known = torch.device("cpu"), ~np.isnan(optimal)
+    network = run.trainer.learner.online.eval()
+    got = known_values(network, optimal, device, 0.8, run.trainer.learner.objective.transform)
+    network.train()
+    assert known.any()
+    return got["max_error"]
+
+
+def played(wired, *overrides):
+    """The directory of a run that explored at random and kept all it saw."""
+    run = wired("torso.hidden=[4]", *SMALL, *overrides, *EXPLORE, "steps=8000", "train_every=4000", "env.num_envs=4")
     run.trainer.run()
-    known = run.trainer.evaluate(1)["known_q"]
-    assert known["max_error"] < 0.05, known
+    return run.trainer.directory
 
 
+@pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_reaches_the_known_values(wired, recipe, world):
+    """Q* by dynamic programming, or the fixed point of the recipe's own backup, also with masks (A21)."""
+    given = [*WORLDS[world], *(["env.kwargs.branching=1"] if recipe in CERTAIN else [])]
+    data = [f"replay.path={played(wired, *given)}"] if recipe == "cql" else []
+    run = wired(f"algorithm={recipe}", *SMALL, *NUMBERS.get(recipe, DEEP), *EXPLORE, *given, *data)
+    run.trainer.run()
+    error = furthest(run, **BACKUPS.get(recipe, {}))
+    assert error < 0.05, error
+
+
+@pytest.mark.parametrize(("rule", "numbers"), [("soft", {"temperature": 0.3}), ("expected_sarsa", {"epsilon": 0.3})])
+def test_every_other_backup_reaches_its_own_fixed_point(wired, rule, numbers):
+    given = [f"backup.{name}={value}" for name, value in numbers.items()]
+    run = wired(f"backup={rule}", *given, *SMALL, *DEEP, *EXPLORE, *WORLDS["truncation, masked"])
+    run.trainer.run()
+    assert furthest(run, rule=rule, **numbers) < 0.05
+    assert furthest(run) > 0.1  # which is not Q*
+
+
+@pytest.mark.parametrize("recipe", ["dqn", "tabular"])
 def test_a1_a_time_limit_is_no_end(wired, recipe):
     """One state, reward 1, episodes of 10 steps: Q = 1/(1−γ), not the sum of ten rewards."""
     numbers = ["optimizer.lr=0.2", "steps=1500"] if recipe == "tabular" else [
@@ -79,6 +138,6 @@ def test_the_table_recipe_is_the_q_table(wired, dtype, tolerance):
 def test_known_q_is_reported_over_all_states(wired):
     run = wired("algorithm=tabular", "env=chain", "steps=10", "gamma=0.9")
     known = run.trainer.evaluate(1)["known_q"]
-    optimal = run.trainer.envs.optimal_q(0.9)
+    optimal = run.trainer.collector.envs.optimal_q(0.9)
     assert known["max_error"] == pytest.approx(np.abs(optimal).max())
     assert known["range"] == pytest.approx(np.ptp(optimal))

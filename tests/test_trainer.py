@@ -69,7 +69,7 @@ def test_a20_one_and_eight_environments_count_alike(wired, mode):
                            "train_every=8", "target.period=80", f"env.autoreset={mode}",
                            "replay.capacity=200"))  # fmt: skip
         words = [word for word, _ in taped(run)]
-        epsilon = run.trainer.actor.exploration.epsilon(run.trainer.env_steps)
+        epsilon = run.trainer.actor.exploration.rate(run.trainer.env_steps)
         counts.append((words.count("update"), words.count("sync"), len(run.trainer.memory.ring)))
         assert run.trainer.env_steps == pytest.approx(960, abs=8)
         assert epsilon == pytest.approx(1 - 0.95 * 960 / 10_000, abs=1e-3)
@@ -120,7 +120,12 @@ CHANGES = [
     "transform=signed_hyperbolic", "replay.capacity=150", "replay.batch_size=32", "exploration.epsilon.end=0.9",
     "exploration.epsilon.start=0.5", "exploration.epsilon.steps=300", "target.period=50", "target.polyak=0.5",
     "target=polyak", "target=none", "optimizer.lr=1e-3", "optimizer.eps=1e-3", "optimizer=sgd", "lr_schedule.end=0",
-    "env.num_envs=2", "env.max_episode_steps=9", "env.autoreset=next_step",
+    "env.num_envs=2", "env.max_episode_steps=9", "env.autoreset=next_step", "core=lstm", "core=gru", "layer=noisy",
+    "layer=spectral", "output=dueling", "output.hidden=[8]", "head=categorical", "head=hl_gauss", "head=quantile",
+    "head=implicit_quantile", "head=full_quantile", "backup=soft", "backup=munchausen", "backup=expected_sarsa",
+    "terms=conservative", "terms=cloning", "replay=prioritized", "replay.length=3", "exploration=boltzmann",
+    "exploration=epsilon_ladder", "exploration=greedy", "optimizer=radam", "passes.epochs=2", "passes.minibatches=2",
+    "exploration.ladder=2", "tuned.epsilon_end=0.5", "tuned.epsilon_steps=100",
 ]  # fmt: skip
 
 
@@ -128,7 +133,7 @@ CHANGES = [
 def plain_hash(tmp_path_factory):
     from conftest import build, configure
 
-    run = build.run(configure("experiment=none", "steps=700", "learning_starts=100"), tmp_path_factory.mktemp("plain"))
+    run = build.run(configure("tuned=none", "steps=700", "learning_starts=100"), tmp_path_factory.mktemp("plain"))
     run.trainer.run()
     run.close()
     return parameter_hash(run.trainer.learner.online.state_dict())
@@ -136,7 +141,8 @@ def plain_hash(tmp_path_factory):
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a25_every_option_changes_the_run(wired, plain_hash, change):
-    run = wired("experiment=none", "steps=700", "learning_starts=100", change)
+    more = ["env.num_envs=2", "tuned.epsilon_end=0.4"] if change == "exploration.ladder=2" else []
+    run = wired("tuned=none", "steps=700", "learning_starts=100", change, *more)
     run.trainer.run()
     assert parameter_hash(run.trainer.learner.online.state_dict()) != plain_hash
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary
 
 
 class Counting(gymnasium.Env):
@@ -98,9 +98,87 @@ class FloatImage(OneState):
     observation_space = Box(0, 1, (8, 8, 3), np.float32)
 
 
+class Masked(Counting):
+    """Counting with four actions, of which `legal(tag, episode, step)` may be taken; an illegal one raises.
+
+    At a terminated end the mask is `empty` (no legal action), `missing` or as everywhere (`full`). `lost_at` is a
+    step without a mask, `blocked_at` one where nothing is legal. One list or array holds all masks, for ever.
+    """
+
+    PLAYED: ClassVar[list[tuple]] = []
+    action_space = Discrete(4)
+
+    def __init__(self, end="empty", lost_at=None, blocked_at=None, as_list=False, **kwargs):
+        super().__init__(**kwargs)
+        self.end, self.lost_at, self.blocked_at, self.all_lengths = end, lost_at, blocked_at, self.lengths
+        self.mask = [0] * 4 if as_list else np.zeros(4, np.int8)
+
+    @staticmethod
+    def legal(tag, episode, step):
+        bits = (7 * int(tag) + 3 * int(episode) + 5 * int(step)) % 15 + 1
+        return [bits >> a & 1 == 1 for a in range(4)]
+
+    def _info(self, terminated=False):
+        if self.step_ == self.lost_at or (terminated and self.end == "missing"):
+            return {}
+        empty = self.step_ == self.blocked_at or (terminated and self.end == "empty")
+        self.mask[:] = [0] * 4 if empty else [int(yes) for yes in self.legal(self.tag, self.episode, self.step_)]
+        return {"action_mask": self.mask}
+
+    def reset(self, *, seed=None, options=None):
+        if seed is not None:  # neighbours end at different ticks
+            first = seed % len(self.all_lengths)
+            self.lengths = self.all_lengths[first:] + self.all_lengths[:first]
+        obs, _ = super().reset(seed=seed)
+        return obs, self._info()
+
+    def step(self, action):
+        if not self.legal(self.tag, self.episode, self.step_)[action]:
+            raise ValueError(f"illegal action {action}")
+        obs, reward, terminated, truncated, _ = super().step(action)
+        return obs, reward, terminated, truncated, self._info(terminated)
+
+
+class DictImage(gymnasium.ObservationWrapper):
+    """Counting, or Masked if `masked`, seen as a Dict: an image that holds [tag, episode, step] in its corner, and in
+    a Dict of its own [episode, step], the step as a number from 2 to 8 and as bits."""
+
+    def __init__(self, size=36, masked=False, **kwargs):
+        super().__init__(Masked(**kwargs) if masked else Counting(**kwargs))
+        inside = {
+            "where": Box(-np.inf, np.inf, (2,), np.float64),
+            "number": Discrete(7, start=2),
+            "bits": MultiBinary(3),
+        }
+        self.observation_space = Dict({"image": Box(0, 255, (size, size, 3), np.uint8), "own": Dict(inside)})
+        self.image, self.bits = np.zeros((size, size, 3), np.uint8), np.zeros(3, np.int8)  # one buffer for ever
+
+    def observation(self, obs):
+        self.image[0, 0], step = obs % 256, int(obs[2])
+        self.bits[:] = [step >> i & 1 for i in range(3)]
+        return {"image": self.image, "own": {"where": obs[1:], "number": 2 + step % 7, "bits": self.bits}}
+
+
+class Image(OneState):
+    """Shows a black uint8 image of a given shape."""
+
+    def __init__(self, shape=(84, 84, 4)):
+        self.observation_space = Box(0, 255, tuple(shape), np.uint8)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(self.observation_space.shape, np.uint8), {}
+
+    def step(self, action):
+        return np.zeros(self.observation_space.shape, np.uint8), 1.0, False, False, {}
+
+
 gymnasium.register("test/Counting-v0", entry_point=Counting)
 gymnasium.register("test/OneState-v0", entry_point=OneState, max_episode_steps=10)
 gymnasium.register("test/Raising-v0", entry_point=Raising)
 gymnasium.register("test/Shaky-v0", entry_point=Shaky, max_episode_steps=7)
 gymnasium.register("test/NanReward-v0", entry_point=NanReward, max_episode_steps=10)
 gymnasium.register("test/FloatImage-v0", entry_point=FloatImage)
+gymnasium.register("test/Masked-v0", entry_point=Masked)
+gymnasium.register("test/DictImage-v0", entry_point=DictImage)
+gymnasium.register("test/Image-v0", entry_point=Image, max_episode_steps=10)

@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
-from torch import Tensor, nn
-
-from dqn.acting.exploration import EpsilonGreedy
+from torch import Tensor
 
 
 class Actor:
-    """Acts for E environments: action = exploration(network(obs).q, ε). obs [E, ...] → action [E] int64."""
+    """Acts for E environments: action = exploration(network(obs), rate). obs [E, ...] → action [E] int64.
+
+    It carries what the network's core remembers of each environment's episode [E, S]; `before` is what it remembered
+    before the last action, which the replay memory keeps.
+    """
 
     def __init__(
-        self, network: nn.Module, exploration: EpsilonGreedy, device: torch.device, generator: torch.Generator
+        self, network: Any, exploration: Any, device: torch.device, generator: torch.Generator, num_envs: int = 1
     ):
         self.network, self.exploration, self.device, self.generator = network, exploration, device, generator
         self.rate = torch.zeros((), device=device)
-
-    def act(self, obs: np.ndarray, env_steps: int) -> np.ndarray:
-        """Act with the ε of `env_steps`."""
-        return self.act_with(obs, self.exploration.epsilon(env_steps), self.generator)
+        self.before = self.remembered = network.initial(num_envs, device)
 
     @torch.no_grad()
-    def act_with(self, obs: np.ndarray, epsilon: float, generator: torch.Generator) -> np.ndarray:
-        """Act with an explicit ε and given randomness: an evaluation brings its own."""
-        q = self.network(torch.from_numpy(obs).to(self.device)).q  # [E, A]
-        return self.exploration(q, self.rate.fill_(epsilon), generator).cpu().numpy()
+    def act(self, obs: np.ndarray, env_steps: int) -> np.ndarray:
+        """Act with the exploration rate of `env_steps`."""
+        self.before = self.remembered
+        values, self.remembered = self.network.step(torch.from_numpy(obs).to(self.device), self.before)
+        self.rate.fill_(self.exploration.rate(env_steps))
+        return self.exploration(values, self.rate, self.generator).cpu().numpy()
+
+    def forget(self, begins: np.ndarray) -> None:
+        """An episode begins where `begins` [E]: what was remembered there belongs to another."""
+        if self.remembered.shape[1] and begins.any():
+            keep = torch.from_numpy(~begins).to(self.device)
+            self.remembered = self.remembered * keep.unsqueeze(-1)
 
     def state(self) -> dict[str, Tensor]:
-        return {"generator": self.generator.get_state()}
+        return {"generator": self.generator.get_state(), "remembered": self.remembered}
 
     def load(self, state: dict[str, Tensor]) -> None:
         self.generator.set_state(state["generator"])
+        self.remembered = state["remembered"].to(self.device)

@@ -1,4 +1,8 @@
-"""Exploration: how to act on q."""
+"""Exploration: how to act on values.
+
+An exploration has a `name` (of the number that varies), its `rate(env_steps)`, and picks actions:
+(values, rate 0-D, generator) → [E] int64. It never picks an illegal action.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +11,53 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from dqn.types import Values
+
 
 class EpsilonGreedy:
-    """With probability ε a uniformly random action, else argmax q; a coin of its own for every environment.
+    """With probability ε a uniformly random legal action, else argmax q; a coin of its own for every environment.
 
-    Mnih et al. (2015), alg. 1. `epsilon(env_steps)` is a schedule with values in [0, 1].
+    Mnih et al. (2015), alg. 1. `epsilon(env_steps)` is a schedule with values in [0, 1]. With `ladder` α > 0
+    environment i of E has ε_i = ε^(1 + α·i/(E−1)): Horgan et al. (2018), Ape-X, §4 (ε 0.4, α 7).
     """
 
-    def __init__(self, epsilon: Callable[[int], float]):
+    name = "epsilon"
+
+    def __init__(self, epsilon: Callable[[int], float], ladder: float = 0.0):
         for end in (epsilon(0), epsilon(10**15)):
             if not 0 <= end <= 1:
                 raise ValueError(f"exploration.epsilon must stay in [0, 1], got {end}")
-        self.epsilon = epsilon
+        if ladder < 0:
+            raise ValueError(f"exploration.ladder must be ≥ 0, got {ladder}")
+        self.rate, self.ladder = epsilon, float(ladder)
 
-    def __call__(self, q: Tensor, epsilon: Tensor, generator: torch.Generator) -> Tensor:
-        """q [E, A], epsilon a 0-D tensor → action [E] int64."""
+    def __call__(self, values: Values, rate: Tensor, generator: torch.Generator) -> Tensor:
+        q, mask = values.q, values.mask
         envs, actions = q.shape
         coin = torch.rand(envs, device=q.device, generator=generator)
-        other = torch.randint(actions, (envs,), device=q.device, generator=generator)
-        return torch.where(coin < epsilon, other, q.argmax(-1))
+        if mask is None:
+            other = torch.randint(actions, (envs,), device=q.device, generator=generator)
+        else:
+            other = (torch.rand(envs, actions, device=q.device, generator=generator) * mask).argmax(-1)
+        if self.ladder and envs > 1:
+            rate = rate ** (1 + self.ladder * torch.linspace(0, 1, envs, device=q.device))
+        return torch.where(coin < rate, other, q.argmax(-1))
+
+
+class Boltzmann:
+    """Action a with probability softmax(q/τ)_a; `temperature(env_steps)` τ is a schedule with positive values.
+
+    Sutton & Barto (2018), §2.8. Drawn as argmax(q/τ + Gumbel noise), so illegal actions never win.
+    """
+
+    name = "temperature"
+
+    def __init__(self, temperature: Callable[[int], float]):
+        for end in (temperature(0), temperature(10**15)):
+            if not end > 0:
+                raise ValueError(f"exploration.temperature must stay positive, got {end}")
+        self.rate = temperature
+
+    def __call__(self, values: Values, rate: Tensor, generator: torch.Generator) -> Tensor:
+        uniform = torch.rand(values.q.shape, device=values.q.device, generator=generator)
+        return (values.q / rate - torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))).argmax(-1)

@@ -3,67 +3,21 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import gymnasium
 import numpy as np
-import torch
-from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
-from dqn.types import RunError, Spec, Step, UsageError
+from dqn.envs.single import EnvironmentFailure, first_info, make_one
+from dqn.envs.spaces import MASK, Actions, Observations, has_mask, replaced
+from dqn.types import Step, UsageError
 
 VECTORIZATIONS = ("sync", "async", "vector_entry_point")
-
-
-class EnvironmentFailure(RunError):
-    """An environment raised: which one, at which of its steps, and what it said."""
-
-
-class Watched(gymnasium.Wrapper):
-    """Lets an exception of environment `index` say where it happened, and copies an episode's last observation,
-    which Gymnasium's SAME_STEP hands on as it is while the reset may already write into its buffer."""
-
-    def __init__(self, env: gymnasium.Env, index: int):
-        super().__init__(env)
-        self.index, self.steps = index, 0
-
-    def _failure(self, error: Exception) -> EnvironmentFailure:
-        name = self.spec.id if self.spec else type(self.unwrapped).__name__
-        return EnvironmentFailure(
-            f"environment {self.index} ({name}) raised {type(error).__name__} at its step {self.steps}: {error}"
-        )
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        try:
-            return self.env.reset(seed=seed, options=options)
-        except Exception as error:
-            raise self._failure(error) from error
-
-    def step(self, action: Any) -> Any:
-        self.steps += 1
-        try:
-            obs, reward, terminated, truncated, info = self.env.step(action)
-        except Exception as error:
-            raise self._failure(error) from error
-        if terminated or truncated:
-            obs = np.copy(obs)
-        return obs, reward, terminated, truncated, info
-
-
-def _make_one(
-    index: int, id: str, imports: Sequence[str], kwargs: dict[str, Any], limit: int | None, cap: int | None
-) -> gymnasium.Env:
-    for module in imports:
-        importlib.import_module(module)
-    env = gymnasium.make(id, disable_env_checker=True, max_episode_steps=limit, **kwargs)
-    if cap is not None:
-        env = gymnasium.wrappers.TimeLimit(env, cap)
-    if not isinstance(env.observation_space, (Box, Discrete)):  # Tuple, Dict, MultiDiscrete … as one vector
-        env = gymnasium.wrappers.FlattenObservation(env)
-    return Watched(env, index)
+MASKS = ("auto", "required", "none")
 
 
 def make(
@@ -74,6 +28,7 @@ def make(
     imports: Sequence[str] = (),
     kwargs: dict[str, Any] | None = None,
     max_episode_steps: int | None = None,
+    action_mask: str = "auto",
     step_cap: int | None = None,
 ) -> GymEnvs:
     """`num_envs` copies of the Gymnasium environment `id`; `imports` names the packages that register it.
@@ -81,28 +36,41 @@ def make(
     `vectorization`: `sync` (one process), `async` (a process each) or `vector_entry_point` (the environment's own
     vector class). `autoreset`: `next_step`, `same_step` or `disabled`; an environment's own vector class brings its
     own. `max_episode_steps` replaces the environment's own time limit; `step_cap` is one more, beyond it (evaluation).
+    `action_mask`: legal actions by info["action_mask"] [A], or an entry `action_mask` of a Dict observation, where the
+    environment gives them (`auto`), always (`required`) or never (`none`).
     Errors: UsageError, one sentence, for an unknown environment, a missing package or spaces DQN cannot use.
     """
     if num_envs < 1:
         raise UsageError(f"env.num_envs must be ≥ 1, got {num_envs}.")
     if vectorization not in VECTORIZATIONS:
         raise UsageError(f"env.vectorization must be one of {', '.join(VECTORIZATIONS)}, got {vectorization!r}.")
+    if action_mask not in MASKS:
+        raise UsageError(f"env.action_mask must be one of {', '.join(MASKS)}, got {action_mask!r}.")
     try:
         mode = AutoresetMode[autoreset.upper()]
     except KeyError:
         raise UsageError(f"env.autoreset must be next_step, same_step or disabled, got {autoreset!r}.") from None
     kwargs = dict(kwargs or {})
-    one = partial(_make_one, id=id, imports=imports, kwargs=kwargs, limit=max_episode_steps, cap=step_cap)
-    try:
+    one = partial(make_one, id=id, imports=imports, kwargs=kwargs, limit=max_episode_steps, cap=step_cap)
+    with _one_sentence(id, kwargs):
         if vectorization == "vector_entry_point":
             for module in imports:
                 importlib.import_module(module)
             limit = {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
-            return GymEnvs(gymnasium.make_vec(id, num_envs, vectorization_mode=vectorization, **limit, **kwargs))
+            envs = gymnasium.make_vec(id, num_envs, vectorization_mode=vectorization, **limit, **kwargs)
+            return GymEnvs(envs, action_mask, {} if action_mask == "none" else envs.reset(seed=0)[1])
+        info = {} if action_mask == "none" else first_info(one)
         makers = [partial(one, index) for index in range(num_envs)]
         if vectorization == "async":  # spawn: a forked child of a threaded torch may hang
-            return GymEnvs(AsyncVectorEnv(makers, autoreset_mode=mode, context="spawn"))
-        return GymEnvs(SyncVectorEnv(makers, autoreset_mode=mode))
+            return GymEnvs(AsyncVectorEnv(makers, autoreset_mode=mode, context="spawn"), action_mask, info)
+        return GymEnvs(SyncVectorEnv(makers, autoreset_mode=mode), action_mask, info)
+
+
+@contextmanager
+def _one_sentence(id: str, kwargs: dict[str, Any]) -> Iterator[None]:
+    """What Gymnasium and Python say of an environment that cannot be made, as UsageErrors."""
+    try:
+        yield
     except gymnasium.error.DependencyNotInstalled as error:
         raise UsageError(f"{id} needs a package that is not installed: {_first_line(error)}.") from error
     except ImportError as error:
@@ -122,36 +90,13 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
-def _spec(id: str, observation: gymnasium.Space, action: gymnasium.Space) -> Spec:
-    if not isinstance(action, Discrete):
-        kind = "continuous" if isinstance(action, Box) else type(action).__name__
-        raise UsageError(
-            f"{id} has {kind} actions ({action}); Q-learning picks among numbered ones: choose an environment with a "
-            "Discrete action space, or wrap this one to make its actions discrete."
-        )
-    actions = int(action.n)
-    if isinstance(observation, Discrete):
-        return Spec((), np.dtype(np.int64), actions, int(observation.n))
-    if not isinstance(observation, Box):
-        raise UsageError(
-            f"{id} has observations of kind {type(observation).__name__}; use env.vectorization=sync, "
-            "which flattens them to a vector."
-        )
-    shape, dtype = tuple(observation.shape), np.dtype(observation.dtype)
-    if dtype.kind == "f" and len(shape) >= 3:
-        raise UsageError(
-            f"{id} shows images of {dtype} {shape}; give them as uint8 in 0…255 (a quarter of the memory): "
-            "wrap the environment."
-        )
-    if dtype != np.uint8:
-        dtype = np.dtype(np.float64 if torch.get_default_dtype() == torch.float64 else np.float32)
-    return Spec(shape, dtype, actions)
-
-
 class GymEnvs:
-    """E environments as one: `reset(seed) → obs`, `step(action) → Step`, whatever the autoreset mode behind."""
+    """E environments as one: `reset(seed) → obs`, `step(action) → Step`, whatever the autoreset mode behind.
 
-    def __init__(self, envs: VectorEnv):
+    `info` is what a reset tells: whether there are action masks. Errors: UsageError for spaces DQN cannot use.
+    """
+
+    def __init__(self, envs: VectorEnv, action_mask: str = "none", info: Mapping[str, Any] | None = None):
         self.envs, self.num_envs = envs, envs.num_envs
         self.id = envs.spec.id if envs.spec else _inner_id(envs)
         mode = envs.metadata.get("autoreset_mode")
@@ -160,50 +105,89 @@ class GymEnvs:
                 f"{self.id} does not say how it resets: set metadata['autoreset_mode'] of its vector class to an "
                 "AutoresetMode."
             )
-        self.mode = mode
-        observation, action = envs.single_observation_space, envs.single_action_space
-        self.spec = _spec(self.id, observation, action)
-        self._first_state = int(observation.start) if isinstance(observation, Discrete) else 0
-        self._first_action = int(action.start) if isinstance(action, Discrete) else 0
+        self.mode, space = mode, envs.single_observation_space
+        self.actions = Actions(self.id, envs.single_action_space)
+        given = has_mask(space, self.actions.n) or (info or {}).get(MASK) is not None
+        if action_mask == "required" and not given:
+            raise UsageError(
+                f"env.action_mask=required but {self.id} gives no info['action_mask'] at a reset: give one there and "
+                "at every step, or set env.action_mask=auto."
+            )
+        self.masked = given and action_mask != "none"
+        self.observations = Observations(self.id, space, self.actions.n, self.masked)
+        self.spec = self.observations.spec
         self._done = np.zeros(self.num_envs, bool)
-        self._never = np.zeros(self.num_envs, bool)
+        self._none, self._all = np.zeros(self.num_envs, bool), np.ones(self.num_envs, bool)
 
-    def _obs(self, obs: Any) -> np.ndarray:
-        obs = np.asarray(obs, self.spec.obs_dtype)
-        return obs - self._first_state if self._first_state else obs
+    def _see(self, obs: Any, info: Mapping[str, Any], rows: np.ndarray, over: np.ndarray) -> np.ndarray:
+        """What is seen [E, ...]. Masks count in `rows` [E] only; where an episode is `over` [E] nothing is decided."""
+        return self.observations.read(obs, self._legal(obs, info, rows, over) if self.masked else None)
+
+    def _legal(self, obs: Any, info: Mapping[str, Any], rows: np.ndarray, over: np.ndarray) -> np.ndarray:
+        """The legal actions [E, A] bool; all of them where nothing is said and nothing is decided."""
+        own = self.observations.own_mask
+        given = obs[MASK] if own else info.get(MASK)
+        there = rows & np.asarray(own or info.get(f"_{MASK}", given is not None), bool)
+        mask = np.ones((self.num_envs, self.actions.n), bool)
+        if there.any():
+            given = np.asarray(given)[there]
+            given = np.stack(list(given)) if given.dtype == object else given  # lists, from a vector class of its own
+            if given.shape[1:] != mask.shape[1:]:
+                raise EnvironmentFailure(
+                    f"{self.id} gave an action mask of shape {given.shape[1:]} for {self.actions.n} actions: give "
+                    f"({self.actions.n},), or set env.action_mask=none"
+                )
+            mask[there] = given != 0
+        blocked = ~mask.any(1)
+        for wrong, says in ((rows & ~there, "gave no info['action_mask']"), (blocked, "has no legal action")):
+            if (wrong & ~over).any():
+                raise EnvironmentFailure(
+                    f"environment {(wrong & ~over).argmax()} ({self.id}) {says} at a reset or step that is not the end "
+                    "of an episode: give a mask with at least one legal action, or set env.action_mask=none"
+                )
+        mask[blocked] = True
+        return mask
 
     def reset(self, seed: int) -> np.ndarray:
         """Begin every environment anew; environment e is seeded with seed + e."""
-        obs, _ = self.envs.reset(seed=seed)
-        self._done = np.zeros(self.num_envs, bool)
-        return self._obs(obs)
+        obs, info = self.envs.reset(seed=seed)
+        self._done = self._none
+        return self._see(obs, info, self._all, self._none)
 
     def step(self, action: np.ndarray) -> Step:
-        """One tick of all environments: action [E] int64 → Step."""
-        obs, reward, terminated, truncated, info = self.envs.step(action + self._first_action)
+        """One tick of all environments: action [E] int64 → Step. Errors: EnvironmentFailure for a missing mask."""
+        shown, reward, terminated, truncated, info = self.envs.step(self.actions(action))
         done = terminated | truncated
+        over = self._none if self.mode is AutoresetMode.SAME_STEP else terminated
+        obs, final = self._see(shown, info, self._all, over), None
         if self.mode is AutoresetMode.NEXT_STEP:
             was, self._done = self._done, done
-            return Step(self._obs(obs), reward, terminated, truncated, was)
-        obs, final = self._obs(obs), None
-        if done.any():
+            return Step(obs, reward, terminated, truncated, was)
+        if done.any() and self.mode is AutoresetMode.DISABLED:
             final = np.array(obs)
-            if self.mode is AutoresetMode.DISABLED:
-                begun, _ = self.envs.reset(options={"reset_mask": done})
-                obs = np.where(done.reshape(-1, *[1] * (obs.ndim - 1)), self._obs(begun), final)
-            else:
-                for e in done.nonzero()[0]:
-                    final[e] = self._obs(info["final_obs"][e])
-        return Step(obs, reward, terminated, truncated, self._never, final)
+            shown, info = self.envs.reset(options={"reset_mask": done})
+            begun = self._see(shown, info, done, self._none)
+            obs = np.where(done.reshape(-1, *[1] * (obs.ndim - 1)), begun, final)
+        elif done.any():
+            last = {int(e): _row(info["final_obs"], e) for e in done.nonzero()[0]}
+            final = self._see(replaced(shown, last), info.get("final_info", {}), done, terminated)
+        return Step(obs, reward, terminated, truncated, self._none, final)
 
     def optimal_q(self, gamma: float) -> np.ndarray | None:
         """Q* [S, A] where the world knows it (a method `optimal_q(gamma)` of its environment), else None."""
-        first = getattr(self.envs, "envs", [self.envs])[0].unwrapped
-        known = getattr(first, "optimal_q", None)
+        known = getattr(self._first, "optimal_q", None)
         return known(gamma) if known is not None and gamma < 1 else None
+
+    @property
+    def _first(self) -> Any:
+        return getattr(self.envs, "envs", [self.envs])[0].unwrapped
 
     def close(self) -> None:
         self.envs.close()
+
+
+def _row(obs: Any, e: int) -> Any:
+    return {key: _row(inner, e) for key, inner in obs.items()} if isinstance(obs, Mapping) else obs[e]
 
 
 def _inner_id(envs: VectorEnv) -> str:

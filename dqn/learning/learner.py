@@ -20,6 +20,8 @@ class Learner:
     `polyak` ρ: a sync moves θ̄ ← θ̄ + ρ(θ − θ̄); ρ = 1 copies (Mnih et al., 2015), a small ρ after every update is
     Lillicrap et al. (2016); `polyak=None` has no target network: θ̄ is θ. `lr_schedule` is a factor on the
     optimizer's lr, a function of env_steps. `max_grad_norm` is a Euclidean bound on the whole gradient, or None.
+    `passes` cuts each batch into shuffled minibatches (else it is one). `generators` are the random numbers of the
+    online and the target network, each its own, where a part draws any.
 
     Errors: ValueError for ρ outside (0, 1] or a bound that is not positive.
     """
@@ -32,28 +34,52 @@ class Learner:
         polyak: float | None = 1.0,
         max_grad_norm: float | None = None,
         lr_schedule: Callable[[int], float] | None = None,
+        passes: Any = None,
+        generators: tuple[torch.Generator, torch.Generator] | None = None,
     ):
         if polyak is not None and not 0 < polyak <= 1:
             raise ValueError(f"target.polyak must be in (0, 1], got {polyak}")
         if max_grad_norm is not None and max_grad_norm <= 0:
             raise ValueError(f"max_grad_norm must be > 0 or null, got {max_grad_norm}")
-        self.online, self.objective = online, objective
+        self.online, self.objective, self.passes = online, objective, passes
         self.polyak, self.max_grad_norm = polyak, max_grad_norm
         self.target = online if polyak is None else copy.deepcopy(online).requires_grad_(False)
-        self.parameters: list[Tensor] = list(online.parameters())
-        self.optimizer = optimizer(self.parameters)
+        self.generators = ()
+        if generators is not None and self.target.draw_from(generators[1]) and online.draw_from(generators[0]):
+            self.generators = generators
+        slow: list[Tensor] = online.head.slow_parameters() if hasattr(online.head, "slow_parameters") else []
+        usual = [p for p in online.parameters() if all(p is not other for other in slow)]
+        self.parameters: list[Tensor] = [*usual, *slow]
+        self.optimizer = optimizer([{"params": usual}, {"params": slow}] if slow else usual)
+        if slow:
+            self.optimizer.param_groups[1]["lr"] *= online.head.fraction_lr
         self.lr_schedule = lr_schedule
         self.lr = [group["lr"] for group in self.optimizer.param_groups]
 
-    def update(self, batch: Batch) -> Tensor:
-        """One gradient step; returns the statistics STATS [5], to be read at logging cadence."""
+    @property
+    def steps(self) -> int:
+        """Gradient steps in one update."""
+        return 1 if self.passes is None else self.passes.steps
+
+    def update(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Learn from one batch; returns the statistics STATS [5], to be read at logging cadence, and the td_error
+        [T, B] (None where the batch was taken apart)."""
+        atoms, probs = self.objective.targets(self.online, self.target, batch)
+        if self.passes is None:
+            return self.descend(batch, atoms, probs)
+        stats = [self.descend(*part)[0] for part in self.passes(batch, atoms, probs)]
+        return torch.stack(stats).mean(0), None
+
+    def descend(self, batch: Batch, atoms: Tensor, probs: Tensor | None) -> tuple[Tensor, Tensor]:
+        """One gradient step towards given targets."""
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.objective(self.online, self.target, batch)
+        loss = self.objective.loss(self.online, batch, atoms, probs)
         loss.total.backward()
         norm = self._clip([p.grad for p in self.parameters if p.grad is not None])
         self.optimizer.step()
-        total = loss.total.detach()
-        return torch.stack([total, loss.td_error.abs().mean(), loss.q.mean(), loss.q.max(), norm])
+        value = loss.q.amax(-1)  # of the greedy action: what Mnih et al. (2015), fig. 2, watch
+        stats = [loss.total.detach(), loss.td_error.abs().mean(), value.mean(), value.max(), norm]
+        return torch.stack(stats), loss.td_error
 
     @torch.no_grad()
     def _clip(self, grads: list[Tensor]) -> Tensor:
@@ -67,7 +93,7 @@ class Learner:
     def sync_target(self) -> None:
         """θ̄ ← θ̄ + ρ(θ − θ̄), in place; nothing where there is no target network."""
         if self.polyak is not None:
-            torch._foreach_lerp_([*self.target.parameters()], self.parameters, self.polyak)  # pyright: ignore[reportPrivateImportUsage]  # torch's types hide _foreach_*
+            torch._foreach_lerp_([*self.target.parameters()], [*self.online.parameters()], self.polyak)  # pyright: ignore[reportPrivateImportUsage]  # torch's types hide _foreach_*
             for mine, theirs in zip(self.target.buffers(), self.online.buffers(), strict=True):
                 mine.copy_(theirs)
 
@@ -84,15 +110,20 @@ class Learner:
             tensors |= {f"target/{k}": v for k, v in self.target.state_dict().items()}
         for i, p in enumerate(self.parameters):
             tensors |= {f"optimizer/{i}/{k}": torch.as_tensor(v) for k, v in self.optimizer.state[p].items()}
-        return tensors
+        return tensors | {f"random/{i}": generator.get_state() for i, generator in enumerate(self._random())}
 
     def load(self, state: dict[str, Tensor]) -> None:
         def part(name: str) -> dict[str, Tensor]:
             return {k.removeprefix(name): v for k, v in state.items() if k.startswith(name)}
 
+        for i, generator in enumerate(self._random()):
+            generator.set_state(state[f"random/{i}"])
         self.online.load_state_dict(part("online/"))
         if self.polyak is not None:
             self.target.load_state_dict(part("target/"))
         moments = {i: part(f"optimizer/{i}/") for i in range(len(self.parameters))}
         groups = self.optimizer.state_dict()["param_groups"]  # the configuration's, lr included
         self.optimizer.load_state_dict({"state": {i: m for i, m in moments.items() if m}, "param_groups": groups})
+
+    def _random(self) -> list[torch.Generator]:
+        return [*self.generators, *([self.passes.generator] if self.passes is not None else [])]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dqn.ops.returns import lambda_bootstrap
 from dqn.types import Backup, Batch
 
 
@@ -23,33 +24,56 @@ class Loss:
 
 class Objective:
     """Semi-gradient temporal-difference loss,
-    L = mean_{T,B} w · D(Z(s, a), h(r + bonus + discount · (h⁻¹ Z̄(s′, π′) + entropy))).
+    L = mean_{T,B} w · (D(Z(s, a), h(r + bonus + discount · (h⁻¹ Z̄(s′, π′) + entropy))) + Σ terms).
 
     `backup` names π′, bonus and entropy (ops.backups), the head measures D and mixes Z̄, `transform` is h
-    (ops.transforms). Nothing behind the target carries a gradient. Sutton & Barto (2018), §11.3; Mnih et al. (2015).
+    (ops.transforms), `terms` are losses beside it (learning.terms). With `lambda_` the future is the λ-mixture of all
+    n-step returns in the batch (ops.returns). Nothing behind the target carries a gradient. Sutton & Barto (2018),
+    §11.3; Mnih et al. (2015).
     """
 
-    def __init__(self, backup: Callable[[Tensor, Callable[[], Tensor]], Backup], transform: Any):
-        self.backup, self.transform = backup, transform
+    def __init__(
+        self, backup: Callable[..., Backup], transform: Any, lambda_: float | None = None, terms: Sequence[Any] = ()
+    ):
+        self.backup, self.transform, self.lambda_, self.terms = backup, transform, lambda_, terms
 
     def __call__(self, online: Any, target: Any, batch: Batch) -> Loss:
-        length, shift = batch.action.shape[0], batch.obs.shape[0] - batch.action.shape[0]
-        values = online(batch.obs[:length])
-        atoms, probs = self.targets(online, target, batch, batch.obs[shift:])
-        error, td_error = online.head.loss(values, batch.action, atoms, probs)  # [T, B]
-        if error.shape != batch.action.shape or batch.weight.shape != batch.action.shape[1:]:
+        return self.loss(online, batch, *self.targets(online, target, batch))
+
+    def loss(self, online: Any, batch: Batch, atoms: Tensor, probs: Tensor | None) -> Loss:
+        """How far the predictions are from given targets: atoms [T, B, N] and their probabilities."""
+        action = batch.action
+        values = online.look(batch, slice(0, action.shape[0]))
+        error, td_error = online.head.loss(values, action, atoms, probs)  # [T, B]
+        for term in self.terms:
+            error = error + term(values, action)
+        if error.shape != action.shape or batch.weight.shape not in (action.shape[1:], action.shape):
             raise ValueError(
-                f"head.loss must be [T, B], got {tuple(error.shape)} for actions {tuple(batch.action.shape)}"
+                f"a loss must be [T, B] and its weight [B] or [T, B], got {tuple(error.shape)} and "
+                f"{tuple(batch.weight.shape)} for actions {tuple(action.shape)}"
             )
-        return Loss((batch.weight * error).mean(), td_error, values.q.detach())
+        error = batch.weight * error
+        if batch.weight.ndim == 2:  # what was no decision may name an illegal action: 0 · inf must be 0
+            nothing = batch.weight == 0
+            error, td_error = error.masked_fill(nothing, 0.0), td_error.masked_fill(nothing, 0.0)
+        return Loss(error.mean(), td_error, values.q.detach())
 
     @torch.no_grad()
-    def targets(self, online: Any, target: Any, batch: Batch, obs_next: Tensor) -> tuple[Tensor, Tensor | None]:
+    def targets(self, online: Any, target: Any, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """The Bellman line; atoms [T, B, N] and their probabilities (None: certain)."""
-        following = target(obs_next)
-        backup = self.backup(following.q, lambda: online(obs_next).q)
-        future, probs = target.head.mix(following, backup.pi)  # [T, B, N]
+        length, rows = batch.action.shape[0], batch.bootstrap
+        if rows is None:
+            rows = slice(batch.obs.shape[0] - batch.burn_in - length, None)
+        following = target.look(batch, rows)
+        backup = self.backup(
+            following, lambda: online.look(batch, rows), lambda: target.look(batch, slice(0, length)), batch.action
+        )
+        mixed, probs = target.head.mix(following, backup.pi)  # [T, B, N]
         reward, discount = (batch.reward + backup.bonus).unsqueeze(-1), batch.discount.unsqueeze(-1)
         entropy = backup.entropy.unsqueeze(-1) if isinstance(backup.entropy, Tensor) else backup.entropy
-        atoms = self.transform(reward + discount * (self.transform.inverse(future) + entropy))
-        return atoms, probs
+        future = self.transform.inverse(mixed) + entropy
+        if self.lambda_ is not None:
+            assert batch.done is not None, "a λ-return needs to know where episodes end"
+            total, value = reward.squeeze(-1), future.squeeze(-1)
+            future = lambda_bootstrap(total, batch.discount, batch.done, value, self.lambda_).unsqueeze(-1)
+        return self.transform(reward + discount * future), probs

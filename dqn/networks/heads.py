@@ -1,17 +1,22 @@
 """Heads: how the return is represented and its error measured.
 
-A head is (forward, mix, loss): features → Values; (values, π) → atoms, probs; (values, action, atoms, probs) → error.
+A head is (forward, mix, loss): features → Values; (values, π) → atoms, probs; (values, action, atoms, probs) →
+(error, td_error). Here the heads of the expected return and of histograms; networks.quantiles has the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dqn.networks.layers import Linear
+from dqn.networks.outputs import Single
+from dqn.ops.distributions import expectation, hl_gauss_target, project
 from dqn.types import Values
+
+Output = Callable[[int, int, int], nn.Module]  # (features, num_actions, atoms) → a module with [..., A, atoms]
 
 
 class Expected(nn.Module):
@@ -22,12 +27,7 @@ class Expected(nn.Module):
     """
 
     def __init__(
-        self,
-        features: int,
-        num_actions: int,
-        loss: str = "huber",
-        kappa: float = 1.0,
-        layer: Callable[[int, int], nn.Module] = Linear,
+        self, features: int, num_actions: int, loss: str = "huber", kappa: float = 1.0, output: Output = Single
     ):
         super().__init__()
         if loss not in ("huber", "squared"):
@@ -35,28 +35,158 @@ class Expected(nn.Module):
         if kappa <= 0:
             raise ValueError(f"head.kappa must be > 0, got {kappa}")
         self.kind, self.kappa = loss, float(kappa)
-        self.q = layer(features, num_actions)
+        self.output = output(features, num_actions, 1)
 
-    def forward(self, features: Tensor) -> Values:
-        return Values(self.q(features))
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> Values:
+        return Values(self.output(features, mask).squeeze(-1))
 
     def mix(self, values: Values, pi: Tensor) -> tuple[Tensor, Tensor | None]:
         """v = Σ_a π(a) q(a): one atom. q, π [..., A] → atoms [..., 1]."""
-        if values.q.shape != pi.shape:
-            raise ValueError(f"mix wants q and pi of equal shape, got {tuple(values.q.shape)}, {tuple(pi.shape)}")
+        check_mix(values, pi)
         return (values.q * pi).sum(-1, keepdim=True), None
 
     def loss(self, values: Values, action: Tensor, atoms: Tensor, probs: Tensor | None) -> tuple[Tensor, Tensor]:
-        """δ = y − q(a). q [T, B, A], action [T, B], atoms [T, B, 1] → loss [T, B], td_error δ [T, B] (detached)."""
-        if atoms.shape != (*action.shape, 1) or values.q.shape[:-1] != action.shape:
-            raise ValueError(
-                f"loss wants atoms [T, B, 1] and q [T, B, A] for actions {tuple(action.shape)}, "
-                f"got {tuple(atoms.shape)} and {tuple(values.q.shape)}"
-            )
+        """δ = E[y] − q(a). q [T, B, A], action [T, B], y atoms [T, B, N′] → loss, td_error δ (detached) [T, B]."""
+        check_loss(values, action, atoms)
         chosen = values.q.gather(-1, action.unsqueeze(-1)).squeeze(-1)  # [T, B]
-        target = atoms.squeeze(-1)
+        target = expectation(atoms, probs)
         if self.kind == "huber":
             error = F.huber_loss(chosen, target, reduction="none", delta=self.kappa)
         else:
             error = 0.5 * (chosen - target) ** 2
         return error, (target - chosen).detach()
+
+
+class Categorical(nn.Module):
+    """C51: a probability for each of `atoms` evenly spaced returns, q = Σ_i z_i p_i. Bellemare, Dabney & Munos (2017).
+
+    `Values.z` holds log-probabilities [..., A, N]. Loss: the cross-entropy to the target projected on the support.
+    td_error: the KL divergence from it, the same less the target's entropy, so it is zero where nothing can be learnt
+    (the priority of Hessel et al., 2018). Errors: ValueError for v_min not below v_max, fewer than two atoms.
+    """
+
+    support: Tensor
+
+    def __init__(
+        self,
+        features: int,
+        num_actions: int,
+        v_min: float = -10.0,
+        v_max: float = 10.0,
+        atoms: int = 51,
+        output: Output = Single,
+    ):
+        super().__init__()
+        _check_range(v_min, v_max, "atoms", atoms)
+        self.register_buffer("support", torch.linspace(v_min, v_max, atoms), persistent=False)
+        self.output = output(features, num_actions, atoms)
+
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> Values:
+        return _histogram(self.output(features, mask), self.support)
+
+    def mix(self, values: Values, pi: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The mixture Σ_a π(a) p_a. z [..., A, N], π [..., A] → atoms (the support), probs [..., N]."""
+        check_mix(values, pi)
+        probs = (atoms_of(values).exp() * pi.unsqueeze(-1)).sum(-2)
+        return self.support.to(probs.dtype).expand_as(probs), probs
+
+    def loss(self, values: Values, action: Tensor, atoms: Tensor, probs: Tensor | None) -> tuple[Tensor, Tensor]:
+        """L = −Σ_i m_i log p_i(a), m the projection of (atoms, probs) [T, B, N′] → loss, KL(m‖p) (detached) [T, B]."""
+        check_loss(values, action, atoms)
+        return _cross_entropy(values, action, project(atoms, probs, self.support))
+
+
+class HLGauss(nn.Module):
+    """A scalar target learnt by classification: a histogram of `bins`, q = Σ_i centre_i p_i, whose target is a
+    Gaussian around the expected return, of σ = `sigma_ratio` bins. Imani & White (2018); Farebrother et al. (2024).
+
+    As published only the mean is bootstrapped, so `mix` gives one atom. Near v_min and v_max the truncated Gaussian
+    leans inwards: leave a few σ between them and the returns. `Values.z` holds log-probabilities; td_error is the KL
+    divergence. Errors: ValueError for v_min not below v_max, fewer than two bins, a σ that is not positive.
+    """
+
+    edges: Tensor
+    centres: Tensor
+
+    def __init__(
+        self,
+        features: int,
+        num_actions: int,
+        v_min: float = -10.0,
+        v_max: float = 10.0,
+        bins: int = 51,
+        sigma_ratio: float = 0.75,
+        output: Output = Single,
+    ):
+        super().__init__()
+        _check_range(v_min, v_max, "bins", bins)
+        if sigma_ratio <= 0:
+            raise ValueError(f"head.sigma_ratio must be > 0, got {sigma_ratio}")
+        edges = torch.linspace(v_min, v_max, bins + 1)
+        self.sigma = sigma_ratio * (v_max - v_min) / bins
+        self.register_buffer("edges", edges, persistent=False)
+        self.register_buffer("centres", (edges[1:] + edges[:-1]) / 2, persistent=False)
+        self.output = output(features, num_actions, bins)
+
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> Values:
+        return _histogram(self.output(features, mask), self.centres)
+
+    def mix(self, values: Values, pi: Tensor) -> tuple[Tensor, Tensor | None]:
+        """v = Σ_a π(a) q(a): one atom. q, π [..., A] → atoms [..., 1]."""
+        check_mix(values, pi)
+        return (values.q * pi).sum(-1, keepdim=True), None
+
+    def loss(self, values: Values, action: Tensor, atoms: Tensor, probs: Tensor | None) -> tuple[Tensor, Tensor]:
+        """L = −Σ_i m_i log p_i(a), m the Gaussian's histogram, atoms [T, B, N′] → loss, KL(m‖p) (detached) [T, B]."""
+        check_loss(values, action, atoms)
+        return _cross_entropy(values, action, hl_gauss_target(atoms, probs, self.edges, self.sigma))
+
+
+def check_mix(values: Values, pi: Tensor) -> None:
+    """Refuses a policy that does not fit: q and π are both [..., A]."""
+    if values.q.shape != pi.shape:
+        raise ValueError(f"mix wants q and pi of equal shape, got {tuple(values.q.shape)}, {tuple(pi.shape)}")
+
+
+def check_loss(values: Values, action: Tensor, atoms: Tensor) -> None:
+    """Refuses what would broadcast: q [T, B, A], action [T, B], atoms [T, B, N′]; ops.distributions checks probs."""
+    if atoms.shape[:-1] != action.shape or values.q.shape[:-1] != action.shape:
+        raise ValueError(
+            f"loss wants q [T, B, A] and atoms [T, B, N'] for actions {tuple(action.shape)}, got "
+            f"{tuple(values.q.shape)} and {tuple(atoms.shape)}"
+        )
+
+
+def atoms_of(values: Values) -> Tensor:
+    """`values.z` [..., A, N], refused where it is missing or does not fit q [..., A]."""
+    if values.z is None or values.z.shape[:-1] != values.q.shape:
+        shape = None if values.z is None else tuple(values.z.shape)
+        raise ValueError(f"this head wants z [..., A, N] beside q {tuple(values.q.shape)}, got {shape}")
+    return values.z
+
+
+def chosen_atoms(z: Tensor, action: Tensor) -> Tensor:
+    """z of the action taken: z [..., A, N], action [...] → [..., N]."""
+    index = action[..., None, None].expand(*action.shape, 1, z.shape[-1])
+    return z.gather(-2, index).squeeze(-2)
+
+
+def _histogram(logits: Tensor, support: Tensor) -> Values:
+    z = logits.log_softmax(-1)  # [..., A, N]
+    return Values((z.exp() * support).sum(-1), z)
+
+
+def _cross_entropy(values: Values, action: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    z = chosen_atoms(atoms_of(values), action)  # [T, B, N]
+    if target.shape != z.shape:
+        raise ValueError(f"the target has shape {tuple(target.shape)}, the prediction {tuple(z.shape)}")
+    error = -(target * z).sum(-1)
+    entropy = -torch.xlogy(target, target).sum(-1)
+    return error, (error.detach() - entropy.detach()).clamp(min=0)  # KL ≥ 0 but for rounding
+
+
+def _check_range(v_min: float, v_max: float, name: str, count: int) -> None:
+    if not v_min < v_max:
+        raise ValueError(f"head.v_min must be below head.v_max, got {v_min} and {v_max}")
+    if count < 2:
+        raise ValueError(f"head.{name} must be at least 2, got {count}")

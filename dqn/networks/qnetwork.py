@@ -1,20 +1,99 @@
-"""The Q-network: a torso and a head."""
+"""The Q-network: a torso, a core where something must be remembered, and a head."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from dqn.types import Values
+from dqn.networks.records import split
+from dqn.types import ILLEGAL, Batch, Spec, Values
+
+MASK = "action_mask"
 
 
 class QNetwork(nn.Module):
-    """Q(s, ·) = head(torso(s)): stands where the Q-table stood. obs [..., *obs_shape] → Values with q [..., A]."""
+    """Q(s, ·) = head(core(torso(s))): stands where the Q-table stood.
 
-    def __init__(self, torso: nn.Module, head: Any):
+    obs [..., *obs_shape] → Values with q [..., A]; where the observation's record holds a mask of legal actions,
+    illegal ones have q = ILLEGAL. `parts` names what an observation that is a record is made of (types.Spec).
+    """
+
+    def __init__(self, torso: Any, head: Any, core: Any = None, parts: tuple[tuple[str, Spec], ...] = ()):
         super().__init__()
-        self.torso, self.head = torso, head
+        self.torso, self.core, self.head, self.parts = torso, core, head, parts
 
-    def forward(self, obs: Tensor) -> Values:
-        return self.head(self.torso(obs))
+    @property
+    def state_size(self) -> int:
+        """Width S of what the core remembers, 0 without one."""
+        return self.core.state_size if self.core is not None else 0
+
+    def initial(self, num_envs: int, device: torch.device | None = None) -> Tensor:
+        """The memory of nothing: zeros [E, S]."""
+        return torch.zeros(num_envs, self.state_size, device=device)
+
+    def forward(self, obs: Tensor, mask: Tensor | None = None) -> Values:
+        """Values of observations that nothing came before; `mask` [..., A] where the observations carry none."""
+        if self.core is not None:
+            return self.step(obs, self.initial(obs.shape[0], obs.device), mask)[0]
+        seen, own = self._read(obs)
+        return self._values(self.torso(seen), mask if own is None else own)
+
+    def step(self, obs: Tensor, state: Tensor, mask: Tensor | None = None) -> tuple[Values, Tensor]:
+        """One tick of E environments: obs [E, ...], what is remembered [E, S] → Values, what is remembered then."""
+        if self.core is None:
+            return self.forward(obs, mask), state
+        seen, own = self._read(obs)
+        features, state = self.core(self.torso(seen)[None], state)
+        return self._values(features[0], mask if own is None else own), state
+
+    def look(self, batch: Batch, rows: slice | Tensor) -> Values:
+        """Values [T, B, ...] at some rows behind the burn-in: a slice, or row numbers [T, B].
+
+        Without a core only those rows are looked at; a core sees all rows in turn, from the stored state, and learns
+        nothing from the burn-in (Kapturowski et al., 2019, §3).
+        """
+        burn_in, obs = batch.burn_in, batch.obs
+        if self.core is None:
+            return self.forward(_pick(obs[burn_in:] if burn_in else obs, rows))
+        seen, mask = self._read(obs)
+        state, begins = batch.state, batch.begins
+        assert state is not None and begins is not None, "a sequence for a core carries its state"
+        if burn_in:
+            with torch.no_grad():
+                _, state = self.core(self.torso(_rows(seen, slice(0, burn_in))), state, begins[:burn_in])
+        features, _ = self.core(self.torso(_rows(seen, slice(burn_in, None))), state, begins[burn_in:])
+        return self._values(_pick(features, rows), mask if mask is None else _pick(mask[burn_in:], rows))
+
+    def draw_from(self, generator: torch.Generator) -> bool:
+        """Give every part that draws random numbers this generator; whether there is one."""
+        drawing = [module for module in self.modules() if hasattr(module, "generator")]
+        for module in drawing:
+            module.generator = generator  # pyright: ignore[reportAttributeAccessIssue]  # not a parameter
+        return bool(drawing)
+
+    def _read(self, obs: Tensor) -> tuple[Any, Tensor | None]:
+        """What the torso sees, and the mask [..., A] of legal actions where the record holds one."""
+        if not self.parts or obs.dtype != torch.uint8:
+            return obs, None
+        seen = split(self.parts, obs)
+        mask = seen.pop(MASK, None)
+        return seen["observation"] if [*seen] == ["observation"] else seen, mask
+
+    def _values(self, features: Tensor, mask: Tensor | None) -> Values:
+        values = self.head(features, mask)
+        if mask is not None:
+            values.q, values.mask = values.q.masked_fill(~mask, ILLEGAL), mask
+        return values
+
+
+def _pick(x: Tensor, rows: slice | Tensor) -> Tensor:
+    """x [L, B, ...] at some rows [T, B, ...]."""
+    if isinstance(rows, slice):
+        return x[rows]
+    return x[rows, torch.arange(x.shape[1], device=x.device)]
+
+
+def _rows(seen: Any, rows: slice) -> Any:
+    return {name: part[rows] for name, part in seen.items()} if isinstance(seen, dict) else seen[rows]

@@ -1,18 +1,46 @@
 """Torsos: what is seen, turned into features.
 
 A torso takes observations [..., *obs_shape] and gives features [..., `features`], or state numbers [...] int64,
-which stand for one-hot vectors of length `features` (layers.Linear reads both).
+which stand for one-hot vectors of length `features` (layers.Linear reads both). A Dict comes as a dict of tensors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dqn.networks.layers import Linear, normalisation
 from dqn.types import Spec
+
+
+def real(obs: Tensor) -> Tensor:
+    """What is seen as floats: uint8 is scaled from 0…255 to [0, 1], bool becomes 0 and 1."""
+    if obs.dtype == torch.uint8:
+        return obs.to(torch.get_default_dtype()) / 255
+    return obs.to(torch.get_default_dtype()) if obs.dtype == torch.bool else obs
+
+
+def width(spec: Spec) -> int:
+    """Length of what is seen as one vector."""
+    if spec.parts:
+        return sum(width(part) for _, part in spec.parts)
+    return spec.states or prod(spec.obs_shape)
+
+
+def vector(spec: Spec, obs: Any) -> Tensor:
+    """What is seen as one vector of floats [..., width]: arrays flattened, numbers one-hot, the parts of a Dict in
+    their order."""
+    if spec.parts:
+        return torch.cat([vector(part, obs[name]) for name, part in spec.parts], -1)
+    if spec.states:
+        return F.one_hot(obs, spec.states).to(torch.get_default_dtype())
+    axes = len(spec.obs_shape)
+    return real(obs.flatten(-axes) if axes > 1 else obs if axes else obs.unsqueeze(-1))
 
 
 class TableTorso(nn.Module):
@@ -31,7 +59,7 @@ class TableTorso(nn.Module):
 
 
 class MLP(nn.Module):
-    """Hidden layers x ← relu(norm(W x + b)); images are flattened, uint8 is scaled to [0, 1].
+    """Hidden layers x ← relu(norm(W x + b)); images are flattened, uint8 is scaled to [0, 1], a Dict is one vector.
 
     obs [..., *obs_shape] → [..., hidden[-1]]. State numbers enter through a look-up in the first layer.
     """
@@ -46,20 +74,53 @@ class MLP(nn.Module):
         super().__init__()
         if not hidden or min(hidden) < 1:
             raise ValueError(f"torso.hidden must name at least one positive width, got {list(hidden)}")
-        self.flatten = 0 if spec.states else len(spec.obs_shape)
-        width = spec.states or int(torch.tensor(spec.obs_shape).prod())
+        self.spec, before = spec, width(spec)
         layers: list[nn.Module] = []
         for out in hidden:
-            layers += [layer(width, out), *normalisation(norm, out), nn.ReLU()]
-            width = out
+            layers += [layer(before, out), *normalisation(norm, out), nn.ReLU()]
+            before = out
         if spec.states:  # a one-hot input has one active entry: its fan-in is 1, not the number of states
             nn.init.uniform_(layers[0].weight, -1.0, 1.0)  # type: ignore[arg-type]
         self.layers = nn.Sequential(*layers)
-        self.features = width
+        self.features = before
 
-    def forward(self, obs: Tensor) -> Tensor:
-        if self.flatten:
-            obs = obs.flatten(-self.flatten) if self.flatten > 1 else obs
-            if obs.dtype == torch.uint8:
-                obs = obs.to(torch.get_default_dtype()) / 255
-        return self.layers(obs)
+    def forward(self, obs: Any) -> Tensor:
+        return self.layers(obs if self.spec.states else vector(self.spec, obs))
+
+
+class DictTorso(nn.Module):
+    """A torso for each entry of a Dict, their features behind one another: φ(s) = [φ₁(s₁), φ₂(s₂), …].
+
+    uint8 and bool entries with three axes get an `image` torso, all others a `vector` torso; `keys` names other ones
+    by entry. Nested entries are named with dots. {name: [..., *shape]} → [..., Σ features].
+    Errors: ValueError where observations are no Dict or `keys` names no entry.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        image: Callable[[Spec], Any],
+        vector: Callable[[Spec], Any],
+        keys: Mapping[str, Callable[[Spec], Any]] | None = None,
+    ):
+        super().__init__()
+        self.names = [name for name, _ in spec.parts]
+        if not spec.parts:
+            raise ValueError("torso=dict needs a Dict observation space; choose torso=mlp or a torso for images")
+        if strange := set(keys or {}) - set(self.names):
+            raise ValueError(
+                f"torso.keys names {sorted(strange)}, the observation has {self.names}; correct torso.keys"
+            )
+        torsos = []
+        for name, part in spec.parts:
+            seen_as = image if len(part.obs_shape) == 3 and part.obs_dtype.kind in "ub" else vector
+            torsos.append((keys or {}).get(name, seen_as)(part))
+        self.torsos = nn.ModuleList(torsos)
+        self.features = sum(torso.features for torso in torsos)
+
+    def forward(self, obs: Mapping[str, Tensor]) -> Tensor:
+        features = []
+        for name, torso in zip(self.names, self.torsos, strict=True):
+            x = torso(obs[name])
+            features.append(x if x.is_floating_point() else F.one_hot(x, torso.features).to(torch.get_default_dtype()))  # pyright: ignore[reportArgumentType, reportCallIssue]
+        return torch.cat(features, -1)

@@ -32,25 +32,25 @@ def n_step(reward: Tensor, terminated: Tensor, done: Tensor, gamma: float) -> tu
     return total, discount, k
 
 
-def lambda_returns(
+def lambda_bootstrap(
     reward: Tensor, discount: Tensor, done: Tensor, value_next: Tensor, lambda_: float | Tensor
 ) -> Tensor:
-    """Mix n-step returns of every length, from the last row backwards.
+    """What stands behind each row's reward when n-step returns of every length are mixed, from the last row backwards.
 
-    G_t = r_t + discount_t · ((1 − λ_t) · v(s′_t) + λ_t · G_{t+1}),  with λ_t = 0 at an episode's end and at the
-    last row, where only the bootstrap is left.
+    F_t = (1 − λ_t) · v(s′_t) + λ_t · (r_{t+1} + discount_{t+1} · F_{t+1}),  with λ_t = 0 at an episode's end and at
+    the last row, where only the bootstrap is left; the λ-return itself is G_t = r_t + discount_t · F_t.
 
     All [T, B]; `value_next[t]` is the value of the true next observation of row t, `discount` is γ·(1−terminated).
-    Returns G [T, B]. Sutton & Barto (2018), eq. 12.18–12.20; Gallici et al. (2024), PQN, §3.
+    Returns F [T, B]. Sutton & Barto (2018), eq. 12.18–12.20; Gallici et al. (2024), PQN, §3.
     """
     shapes = {tuple(x.shape) for x in (reward, discount, done, value_next)}
     if reward.ndim != 2 or len(shapes) != 1:
-        raise ValueError(f"lambda_returns wants four [T, B] tensors, got shapes {sorted(shapes)}")
+        raise ValueError(f"lambda_bootstrap wants four [T, B] tensors, got shapes {sorted(shapes)}")
     last = reward.shape[0] - 1
-    returns = torch.empty_like(reward)
-    following = value_next[last]
-    for t in range(last, -1, -1):
-        trace = 0.0 if t == last else lambda_ * (~done[t]).to(reward.dtype)
-        following = reward[t] + discount[t] * ((1 - trace) * value_next[t] + trace * following)
-        returns[t] = following
-    return returns
+    following = torch.empty_like(value_next)
+    following[last] = value_next[last]
+    trace = lambda_ * (~done).to(reward.dtype)  # [T, B]
+    for t in range(last - 1, -1, -1):
+        longer = reward[t + 1] + discount[t + 1] * following[t + 1]
+        following[t] = torch.lerp(value_next[t], longer, trace[t])
+    return following

@@ -13,19 +13,48 @@ from dqn.types import Batch
 
 
 class Memory:
-    """A ring and a sampler that make `Batch`es of n-step transitions (T = 1, s = 1).
+    """A ring and a sampler that make `Batch`es of n-step returns.
 
-    obs [2, B, ...] holds s_t and the bootstrap observation s_{t+k}; reward and discount are folded by ops.returns.
+    A transition (T = 1, no core) brings two rows of observations: s_t and the one to bootstrap from, s_{t+k}. A
+    sequence brings `burn_in` rows, `length` rows T and the `steps` rows n behind them, with what the core remembered
+    before the first (zeros unless `stored_state`: Kapturowski et al., 2019, §3) and the rows where it must forget.
+    Steps of a sequence that were no decisions weigh 0.
     """
 
-    def __init__(self, ring: Ring, sampler: Any, gamma: float, steps: int, generator: torch.Generator):
+    def __init__(
+        self, ring: Ring, sampler: Any, gamma: float, steps: int, generator: torch.Generator,
+        length: int = 1, burn_in: int = 0, stored_state: bool = True,
+    ):  # fmt: skip
         self.ring, self.sampler, self.gamma, self.generator = ring, sampler, gamma, generator
-        self.offsets = torch.arange(steps, device=ring.device)[:, None]  # [n, 1]
+        self.length, self.burn_in, self.stored_state = length, burn_in, stored_state
+        self.sequence = length > 1 or "core" in ring.fields
+        device = ring.device
+        self.offsets = torch.arange(steps if not self.sequence else burn_in + length + steps, device=device)[:, None]
+        inside = torch.arange(burn_in, burn_in + length, device=device)
+        self.windows = torch.arange(steps, device=device)[:, None] + inside  # [n, T] rows of each return
+        self.learnt = inside[:, None] - burn_in  # [T, 1]
+        sampler.attach(ring)
+
+    @staticmethod
+    def window_for(steps: int, length: int = 1, burn_in: int = 0) -> int:
+        """Rows that must be written behind a start before it is legal."""
+        return burn_in + length - 1 + steps
+
+    def at(self, env_steps: int) -> None:
+        """Set what varies with time."""
+        self.sampler.at(env_steps)
+
+    def ready(self) -> bool:
+        return self.sampler.ready(self.ring)
 
     def sample(self) -> Batch:
+        slot, env, weight = self.sampler.sample(self.ring, self.generator)
         ring = self.ring
-        slot, env, weight = self.sampler.sample(ring, self.generator)
-        flat = ((slot + self.offsets) % ring.rows) * ring.num_envs + env  # [n, B]; take() reads [R, E] as one row
+        flat = ((slot + self.offsets) % ring.rows) * ring.num_envs + env  # [·, B]; take() reads [R, E] as one row
+        return self._sequence(slot, env, weight, flat) if self.sequence else self._transition(slot, env, weight, flat)
+
+    def _transition(self, slot: Tensor, env: Tensor, weight: Tensor, flat: Tensor) -> Batch:
+        ring = self.ring
         terminated = ring.terminated.take(flat)
         done = terminated | ring.truncated.take(flat)
         reward, discount, k = n_step(ring.reward.take(flat), terminated, done, self.gamma)
@@ -37,7 +66,41 @@ class Memory:
             reward=reward[None],
             discount=discount[None],
             weight=weight,
+            done=done[:1],
+            slot=slot,
+            env=env,
         )
+
+    def _sequence(self, slot: Tensor, env: Tensor, weight: Tensor, flat: Tensor) -> Batch:
+        ring, inside = self.ring, flat[self.burn_in : self.burn_in + self.length]  # [T, B]
+        shape, rows = inside.shape, flat[self.windows].flatten(1)  # [n, T·B]
+        terminated = ring.terminated.take(rows)
+        done = terminated | ring.truncated.take(rows)
+        reward, discount, k = (
+            x.unflatten(0, shape) for x in n_step(ring.reward.take(rows), terminated, done, self.gamma)
+        )
+        reset = ring.reset.take(flat)  # [P+T+n, B]
+        state = ring.core[slot, env]
+        return Batch(
+            obs=ring.obs.flatten(0, 1)[flat],
+            action=ring.action.take(inside),
+            reward=reward,
+            discount=discount,
+            weight=weight * ~reset[self.burn_in : self.burn_in + self.length],
+            bootstrap=self.learnt + k,
+            done=done[0].unflatten(0, shape),
+            state=state if self.stored_state else torch.zeros_like(state),
+            begins=torch.cat([torch.zeros_like(reset[:1]), reset[:-1]]),
+            burn_in=self.burn_in,
+            slot=slot,
+            env=env,
+        )
+
+    def report(self, batch: Batch, td_error: Tensor | None) -> None:
+        """Tell the sampler how wrong the predictions were."""
+        if td_error is not None:
+            valid = batch.weight.expand(td_error.shape) > 0
+            self.sampler.report(batch.slot, batch.env, td_error, valid)
 
     def state(self) -> dict[str, Tensor]:
         return {

@@ -4,9 +4,10 @@ Each environment writes its own column of rows. A row is a decision (obs, action
 marked `reset`, the last observation of an episode, where nothing was decided. So the row behind a decision always
 holds its true next observation, in every autoreset mode, and a frame is stored once.
 
-A start is legal when `window` further rows are written and it is a decision; the FIFO holds the legal starts of
-each environment, oldest first, so a uniform draw over the FIFO is exactly uniform over real transitions, with
-fixed shapes and no rejection. What a window finds behind an episode's end is masked by ops.returns.
+A start is legal when `window` further rows are written and it is a decision (for sequences: every `stride`-th row,
+whatever it is); the FIFO holds the legal starts of each environment, oldest first, so a uniform draw over the FIFO is
+exactly uniform over real transitions, with fixed shapes and no rejection. What a window finds behind an episode's end
+is masked by ops.returns.
 """
 
 from __future__ import annotations
@@ -31,16 +32,29 @@ class Ring:
 
     Episodes also need a row for their last observation: there is room for one per 16 decisions; where episodes are
     shorter, fewer transitions are kept. Unwritten floats are NaN, so a row that was never written cannot go unseen.
-    Rows are numbered from 0 for ever; row w lies in slot w mod R.
+    Rows are numbered from 0 for ever; row w lies in slot w mod R. `state_size` > 0 also keeps what the network's core
+    remembered before each row [R, E, S].
 
-    Errors: ValueError when capacity or window are not positive.
+    Errors: ValueError when capacity, window or stride are not positive.
     """
 
-    def __init__(self, spec: Spec, capacity: int, num_envs: int, window: int = 1, device: torch.device | str = "cpu"):
-        if capacity < 1 or window < 1:
-            raise ValueError(f"a ring needs capacity ≥ 1 and window ≥ 1, got {capacity} and {window}")
-        self.kept = ceil(capacity / num_envs)
+    def __init__(
+        self,
+        spec: Spec,
+        capacity: int,
+        num_envs: int,
+        window: int = 1,
+        device: torch.device | str = "cpu",
+        stride: int | None = None,
+        state_size: int = 0,
+    ):
+        if capacity < 1 or window < 1 or (stride is not None and stride < 1):
+            raise ValueError(
+                f"a ring needs capacity ≥ 1, window ≥ 1 and stride ≥ 1, got {capacity}, {window} and {stride}"
+            )
+        self.stride, self.kept = stride, ceil(capacity / num_envs / (stride or 1))
         self.rows, self.num_envs, self.window = self.rows_for(capacity, num_envs, window), num_envs, window
+        self.fields = (*FIELDS, "core") if state_size else FIELDS
         shape, dtype = (self.rows, num_envs), _tensor_dtype(spec.obs_dtype)
         blank = {"fill_value": float("nan") if dtype.is_floating_point else 0, "device": device}
         self.obs = torch.full((*shape, *spec.obs_shape), dtype=dtype, **blank)
@@ -49,6 +63,7 @@ class Ring:
         self.terminated = torch.zeros(shape, dtype=torch.bool, device=device)
         self.truncated = torch.zeros(shape, dtype=torch.bool, device=device)
         self.reset = torch.zeros(shape, dtype=torch.bool, device=device)
+        self.core = torch.zeros(*shape, state_size, device=device)
         self.starts = torch.zeros(shape, dtype=torch.int64, device=device)  # FIFO of row numbers
         self.written = torch.zeros(num_envs, dtype=torch.int64, device=device)  # rows so far
         self.added = torch.zeros_like(self.written)  # starts that ever became legal
@@ -61,12 +76,11 @@ class Ring:
         return kept + ceil(kept / 16) + window + 1
 
     @classmethod
-    def bytes_for(cls, spec: Spec, capacity: int, num_envs: int, window: int) -> int:
+    def bytes_for(cls, spec: Spec, capacity: int, num_envs: int, window: int, state_size: int = 0) -> int:
         """Memory a ring of these sizes takes, in bytes."""
-        obs = prod(spec.obs_shape) * _tensor_dtype(spec.obs_dtype).itemsize
-        return (
-            cls.rows_for(capacity, num_envs, window) * num_envs * (obs + 8 + torch.get_default_dtype().itemsize + 3 + 8)
-        )
+        obs, real = prod(spec.obs_shape) * _tensor_dtype(spec.obs_dtype).itemsize, torch.get_default_dtype().itemsize
+        row = obs + 8 + real + 3 + state_size * real + 8
+        return cls.rows_for(capacity, num_envs, window) * num_envs * row
 
     @property
     def device(self) -> torch.device:
@@ -82,11 +96,11 @@ class Ring:
 
     def fill(self) -> float:
         """How much of the capacity is in use, 0 to 1."""
-        return len(self) / (self.kept * self.num_envs)
+        return min(1.0, len(self) / (self.kept * self.num_envs))
 
     def extend(self, rows: Rows) -> None:
         """Write a block of K ticks and what is seen now (`rows.obs[K]`); K may be at most half the ring."""
-        block = {f: torch.as_tensor(getattr(rows, f)).to(self.device) for f in FIELDS}  # [K, E], obs [K+1, E, ...]
+        block = {f: torch.as_tensor(getattr(rows, f)).to(self.device) for f in self.fields}  # [K, E], obs [K+1, E, ...]
         ticks = block["action"].shape[0]
         most = ticks if rows.splits is None else 2 * ticks
         if most >= self.rows:
@@ -105,7 +119,7 @@ class Ring:
             self.obs[after, env] = torch.as_tensor(rows.final_obs).to(self.device)[tick, env]
             self._mark_reset(after, env)
         self.obs[slot, self.env] = block["obs"][:-1]
-        for field in FIELDS[1:]:
+        for field in self.fields[1:]:
             getattr(self, field)[slot, self.env] = block[field]
         self.obs[self.written % self.rows, self.env] = block["obs"][-1]
         self._register(before, arange)
@@ -116,18 +130,25 @@ class Ring:
         self.terminated[slot, env] = False
         self.truncated[slot, env] = False
         self.reset[slot, env] = True
+        self.core[slot, env] = 0.0
 
     def _register(self, before: Tensor, arange: Tensor) -> None:
         """Append the starts whose window is now complete, drop those whose row is overwritten."""
         row = before - self.window + 1 + arange  # [M, E] candidates, as row numbers
-        legal = (row >= 0) & (row <= self.written - self.window) & ~self.reset[row.clamp_min(0) % self.rows, self.env]
+        if self.stride is None:
+            fit = ~self.reset[row.clamp_min(0) % self.rows, self.env]
+        else:
+            fit = row % self.stride == 0
+        overwritten = self.written - self.rows  # rows up to here are gone: first they go, then new ones come
+        oldest = self.evicted + arange
+        gone = (self.starts[oldest % self.rows, self.env] <= overwritten) & (oldest < self.added)
+        self.evicted = self.evicted + gone.sum(0)
+        legal = (row >= 0) & (row > overwritten) & (row <= self.written - self.window) & fit
         place = (self.added - 1 + legal.cumsum(0)) % self.rows
         which, env = legal.nonzero(as_tuple=True)
         self.starts[place[which, env], env] = row[which, env]
         self.added = self.added + legal.sum(0)
-        oldest = self.evicted + arange
-        gone = (self.starts[oldest % self.rows, self.env] <= self.written - self.rows) & (oldest < self.added)
-        self.evicted = torch.maximum(self.evicted + gone.sum(0), self.added - self.kept)
+        self.evicted = torch.maximum(self.evicted, self.added - self.kept)
 
     def cut(self) -> None:
         """End the running episodes here, as a truncation: the environments are about to be reset from outside."""
@@ -151,8 +172,8 @@ class Ring:
         first = torch.maximum((since - 1).clamp_min(0), self.written - self.rows + 1)  # a cut rewrites one row
         row = first + torch.arange(int((self.written - first).max()) + 1, device=self.device)[:, None]  # [M, E]
         flat = ((row % self.rows) * self.num_envs + self.env)[row <= self.written]
-        return {"slot": flat, **{f: getattr(self, f).flatten(0, 1)[flat] for f in FIELDS}}
+        return {"slot": flat, **{f: getattr(self, f).flatten(0, 1)[flat] for f in self.fields}}
 
     def restore_rows(self, chunk: dict[str, Tensor]) -> None:
-        for field in FIELDS:
+        for field in self.fields:
             getattr(self, field).view(-1, *getattr(self, field).shape[2:])[chunk["slot"]] = chunk[field].to(self.device)

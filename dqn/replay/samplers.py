@@ -1,6 +1,7 @@
 """Samplers: which experience, how weighted.
 
-A sampler draws B starts from the ring's FIFO: (slot [B], env [B], weight [B]).
+A sampler draws starts from the ring's FIFO: (slot [B], env [B], weight [B] or [T, B]). Before the draws the trainer
+asks `ready(ring)` and says `at(env_steps)`; after an update it says `report(slot, env, td_error, valid)`.
 """
 
 from __future__ import annotations
@@ -11,10 +12,36 @@ from torch import Tensor
 from dqn.replay.ring import Ring
 
 
-class Uniform:
+class Sampler:
+    """What every sampler answers; most of it needs nothing done."""
+
+    def attach(self, ring: Ring) -> None:
+        """The ring to draw from, once, before anything else."""
+
+    def ready(self, ring: Ring) -> bool:
+        """Whether a draw is possible now; asks the device, so not within an update."""
+        return len(ring) > 0
+
+    def at(self, env_steps: int) -> None:
+        """Before the updates at this time: whatever follows a schedule or the growth of the ring."""
+
+    def sample(self, ring: Ring, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        raise NotImplementedError
+
+    def report(self, slot: Tensor, env: Tensor, td_error: Tensor, valid: Tensor) -> None:
+        """After an update from the starts `slot`, `env` [B]: `td_error` [T, B], where `valid` [T, B]."""
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        pass
+
+
+class Uniform(Sampler):
     """Every legal start equally likely, with replacement, weight 1. Lin (1992); Mnih et al. (2015).
 
-    `batch_size` B > 0; an empty ring cannot be sampled (the trainer asks `len(ring)` first).
+    `batch_size` B > 0; an empty ring cannot be sampled (ask `ready` first).
     """
 
     def __init__(self, batch_size: int):
@@ -32,31 +59,39 @@ class Uniform:
         start = ring.starts.take((number % ring.rows) * ring.num_envs + env)
         return start % ring.rows, env, torch.ones(self.batch_size, device=ring.device)
 
-    def state(self) -> dict[str, Tensor]:
-        return {}
 
-    def load(self, state: dict[str, Tensor]) -> None:
-        pass
+class Newest(Sampler):
+    """The newest start of every environment (B = E), `length` rows from it; weight 0 where a row was used before.
 
+    Learning without a memory: from every transition as it happens, as a Q-table does (Watkins, 1989), or from every
+    rollout of `length` rows (Gallici et al., 2024). weight [E] for length 1, else [length, E]. A start at row r covers
+    the rows r … r + length − 1, which the ring's window must hold; `used` [E] counts the rows that are used up.
 
-class Newest:
-    """The newest start of every environment, each used once (B = E; weight 0 where nothing new was decided).
-
-    Learning without a memory, as a Q-table does: Watkins (1989).
+    Errors: ValueError when `length` is not positive.
     """
 
-    def __init__(self, num_envs: int):
+    def __init__(self, num_envs: int, length: int = 1):
+        if length < 1:
+            raise ValueError(f"length must be ≥ 1, got {length}")
+        self.length = length
         self.used = torch.zeros(num_envs, dtype=torch.int64)
+        self.offsets = torch.arange(length)[:, None]  # [T, 1]
+
+    def attach(self, ring: Ring) -> None:
+        self.used, self.offsets = self.used.to(ring.device), self.offsets.to(ring.device)
+
+    def ready(self, ring: Ring) -> bool:
+        return bool((ring.count > 0).all())
 
     def sample(self, ring: Ring, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        used = self.used.to(ring.device)
-        weight = (ring.added > used).to(torch.get_default_dtype())
         start = ring.starts[(ring.added - 1).clamp_min(0) % ring.rows, ring.env]
-        self.used = ring.added
-        return start % ring.rows, ring.env, weight
+        legal = ring.added > 0
+        weight = ((start + self.offsets >= self.used) & legal).to(torch.get_default_dtype())  # [T, E]
+        self.used.copy_(torch.where(legal, torch.maximum(self.used, start + self.length), self.used))
+        return start % ring.rows, ring.env, weight if self.length > 1 else weight[0]
 
     def state(self) -> dict[str, Tensor]:
         return {"used": self.used}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        self.used = state["used"]
+        self.used.copy_(state["used"])

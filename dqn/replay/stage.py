@@ -11,10 +11,11 @@ from dqn.types import Rows, Spec, Step
 class Stage:
     """Room for `ticks` ticks of E environments. Every value is copied in, so an environment may reuse its buffers.
 
-    For each tick: `decide(obs, action)` before the environment steps, `happen(step)` after it.
+    For each tick: `decide(obs, action)` before the environment steps, `happen(step)` after it. `state_size` is the
+    width of what the network's core remembers, 0 without one.
     """
 
-    def __init__(self, spec: Spec, num_envs: int, ticks: int):
+    def __init__(self, spec: Spec, num_envs: int, ticks: int, state_size: int = 0):
         shape = (ticks, num_envs)
         real = np.float64 if torch.get_default_dtype() == torch.float64 else np.float32
         self.obs = np.zeros((ticks + 1, num_envs, *spec.obs_shape), spec.obs_dtype)
@@ -22,6 +23,7 @@ class Stage:
         self.reward = np.zeros(shape, real)
         self.terminated, self.truncated, self.reset = (np.zeros(shape, bool) for _ in range(3))
         self.splits = np.zeros(shape, bool)
+        self.core = np.zeros((*shape, state_size), real) if state_size else None
         self.final_obs: np.ndarray | None = None
         self.ticks, self.used = ticks, 0
 
@@ -29,9 +31,11 @@ class Stage:
     def full(self) -> bool:
         return self.used == self.ticks
 
-    def decide(self, obs: np.ndarray, action: np.ndarray) -> None:
+    def decide(self, obs: np.ndarray, action: np.ndarray, core: torch.Tensor | None = None) -> None:
         self.obs[self.used] = obs
         self.action[self.used] = action
+        if self.core is not None and core is not None:
+            self.core[self.used] = core.numpy(force=True)
 
     def happen(self, step: Step) -> None:
         t = self.used
@@ -57,6 +61,7 @@ class Stage:
             self.terminated[:k],
             self.truncated[:k],
             self.reset[:k],
+            core=None if self.core is None else self.core[:k],
         )
         if self.final_obs is not None and self.splits[:k].any():
             rows.final_obs, rows.splits = self.final_obs[:k], self.splits[:k].copy()

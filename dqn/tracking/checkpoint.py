@@ -25,7 +25,7 @@ from torch import Tensor
 from dqn.types import UsageError
 
 log = logging.getLogger("dqn")
-SCHEMA = 1
+SCHEMA = 2
 KEEP = 2  # the newest, and the one before to fall back on
 
 

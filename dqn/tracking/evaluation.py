@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch import nn
 from dqn.types import UsageError
 
 
-def play(act: Callable[[np.ndarray], np.ndarray], envs: Any, episodes: int, seed: int) -> dict:
+def play(actor: Any, envs: Any, episodes: int, seed: int) -> dict:
     """Play exactly `episodes` whole episodes; environment e plays numbers e, e+E, … so short ones are not preferred.
 
     Returns mean, std, every return and length. Errors: UsageError when `episodes` is not positive.
@@ -25,7 +24,8 @@ def play(act: Callable[[np.ndarray], np.ndarray], envs: Any, episodes: int, seed
     games: list[list[tuple[float, int]]] = [[] for _ in range(count)]
     obs = envs.reset(seed)
     while any(len(games[e]) < owed[e] for e in range(count)):
-        step = envs.step(act(obs))
+        step = envs.step(actor.act(obs, 0))
+        actor.forget(step.begins)
         returns += step.reward
         lengths += ~step.reset
         for e in (step.terminated | step.truncated).nonzero()[0]:
@@ -45,10 +45,13 @@ def play(act: Callable[[np.ndarray], np.ndarray], envs: Any, episodes: int, seed
 
 
 @torch.no_grad()
-def known_values(network: nn.Module, optimal: np.ndarray, device: torch.device, gamma: float) -> dict[str, float]:
+def known_values(
+    network: nn.Module, optimal: np.ndarray, device: torch.device, gamma: float, transform: Any
+) -> dict[str, float]:
     """Distance to a known Q* [S, A] over all states where it is defined: max |Q − Q*|, mean |Q − Q*|, and Q*'s range
-    to judge them by."""
-    q = network(torch.arange(len(optimal), device=device)).q.cpu().numpy()
+    to judge them by. Where the network learns h(Q), `transform` is h."""
+    known = torch.from_numpy(~np.isnan(optimal)).to(device)
+    q = transform.inverse(network(torch.arange(len(optimal), device=device), known).q).cpu().numpy()
     error = np.abs(q - optimal)
     return {
         "max_error": float(np.nanmax(error)),

@@ -17,7 +17,7 @@ log = logging.getLogger("dqn")
 
 TAGS = (
     "episode/return", "episode/length", "evaluation/return", "learner/loss", "learner/td_error", "learner/q_mean",
-    "learner/q_max", "learner/grad_norm", "learner/lr", "exploration/epsilon", "speed/env_steps_per_s",
+    "learner/q_max", "learner/grad_norm", "learner/lr", "exploration/epsilon", "exploration/temperature", "speed/env_steps_per_s",
     "speed/updates_per_s", "replay/fill", "process/memory_gb", "qstar/max_error", "qstar/mean_error",
 )  # fmt: skip
 STAGES = ("env", "act", "store", "update", "sync", "log", "evaluate", "checkpoint")

@@ -68,3 +68,63 @@ def test_bad_worlds_are_refused():
                 lambda: value_iteration(*[np.zeros((1, 1, 1))] * 2, np.zeros((1, 1)), 1.0)):  # fmt: skip
         with pytest.raises(UsageError):
             bad()
+
+
+def masked_value_iteration(world, gamma, sweeps=400):
+    """Q* by loops over states, legal actions and branches."""
+    states, actions = world.reward.shape
+    value = [0.0] * states
+    for _ in range(sweeps):
+        q = [
+            [
+                world.reward[s, a]
+                + gamma * sum(p * value[j] for p, j in zip(world.probability[s, a], world.successor[s, a], strict=True))
+                if world.legal[s, a]
+                else float("nan")
+                for a in range(actions)
+            ]
+            for s in range(states)
+        ]
+        value = [
+            0.0 if world.final[s] else max(x for x, may in zip(q[s], world.legal[s], strict=True) if may)
+            for s in range(states)
+        ]
+    return np.array([[float("nan")] * actions if world.final[s] else q[s] for s in range(states)])
+
+
+@pytest.mark.parametrize("final", [0, 2])
+def test_a21_q_star_of_a_masked_world_knows_no_illegal_action(final):
+    world = RandomMDP(8, 3, 2, final=final, legal=0.5)
+    q = world.optimal_q(0.8)
+    assert (~world.legal).sum() > 3
+    assert np.isnan(q[~world.legal]).all()
+    assert np.allclose(q, masked_value_iteration(world, 0.8), atol=1e-8, equal_nan=True)
+    free = RandomMDP(8, 3, 2, final=final).optimal_q(0.8)
+    assert np.nanmax(np.abs(free - q)) > 1e-3  # what is forbidden matters
+
+
+def test_a21_a_mask_changes_nothing_else_of_the_world_and_leaves_an_action():
+    free = RandomMDP(50, 4, 3, world_seed=2)
+    for legal in (0.0, 0.3, 0.999):
+        masked = RandomMDP(50, 4, 3, world_seed=2, legal=legal)
+        assert masked.legal.any(1).all()
+        for name in ("successor", "probability", "reward"):
+            assert np.array_equal(getattr(free, name), getattr(masked, name))
+    assert RandomMDP(50, 4, 3, legal=0.0).legal.sum() == 50
+    assert abs(RandomMDP(1000, 4, 3, legal=0.3).legal.mean() - 0.3) < 0.1  # a little more: one action always is
+    assert free.legal is None
+    assert free.reset(seed=0)[1] == free.step(0)[4] == {}
+
+
+def test_a21_an_illegal_action_raises_and_the_info_says_so_beforehand():
+    world = RandomMDP(20, 4, 3, legal=0.5)
+    _, info = world.reset(seed=0)
+    for _ in range(200):
+        assert info["action_mask"].tolist() == world.legal[world.state].tolist()
+        info = world.step(int(info["action_mask"].argmax()))[4]
+    while world.legal[world.state].all():
+        world.step(0)
+    with pytest.raises(ValueError, match=f"illegal action .* in state {world.state}"):
+        world.step(int((~world.legal[world.state]).argmax()))
+    with pytest.raises(UsageError, match="legal"):
+        RandomMDP(legal=1.5)

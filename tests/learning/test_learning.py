@@ -43,7 +43,7 @@ def learner(polyak=1.0, **kwargs):
 @pytest.mark.parametrize("transform", [Identity(), SignedHyperbolic(1e-2)])
 def test_targets_are_the_closed_form(backup, transform):
     online, target, data = network(), network(), batch()
-    atoms, _ = Objective(backup, transform).targets(online, target, data, data.obs[1:])
+    atoms, _ = Objective(backup, transform).targets(online, target, data)
     for b in range(16):
         q = target(data.obs[1, b]).q
         best = (q if backup is q_learning else online(data.obs[1, b]).q).argmax()
@@ -57,7 +57,7 @@ def test_a16_the_gradient_is_semi_and_equals_a_numeric_one():
     objective(online, target, data).total.backward()
     assert all(p.grad is None for p in target.parameters())
     frozen = copy.deepcopy(online)  # as its own target: the bootstrap must not move with the parameters
-    parameter = online.head.q.weight
+    parameter = online.head.output.layers[0].weight
     analytic, step = parameter.grad[1, 2].item(), 1e-6
     losses = []
     with torch.no_grad():
@@ -81,7 +81,7 @@ def test_a10_the_gradient_scales_with_the_importance_weight():
         online.zero_grad()
         data.weight = torch.tensor([weight])
         Objective(q_learning, Identity())(online, target, data).total.backward()
-        grads.append(online.head.q.weight.grad.clone())
+        grads.append(online.head.output.layers[0].weight.grad.clone())
     assert torch.allclose(grads[0] * 0.25, grads[1])
 
 
@@ -114,8 +114,8 @@ def test_the_gradient_is_clipped_to_the_bound_and_reported_unclipped():
     bound.online.load_state_dict(free.online.state_dict())
     bound.target.load_state_dict(free.target.state_dict())
     data, start = batch(), [p.clone() for p in free.parameters]
-    stats = dict(zip(STATS, free.update(data).tolist(), strict=True))
-    assert dict(zip(STATS, bound.update(data).tolist(), strict=True)) == pytest.approx(stats)
+    stats = dict(zip(STATS, free.update(data)[0].tolist(), strict=True))
+    assert dict(zip(STATS, bound.update(data)[0].tolist(), strict=True)) == pytest.approx(stats)
     for p0, p1, p2 in zip(start, free.parameters, bound.parameters, strict=True):
         assert torch.allclose((p2 - p0) * stats["grad_norm"], (p1 - p0) * 1e-3, rtol=1e-3)
 
@@ -127,7 +127,7 @@ def test_state_round_trip_continues_exactly():
     saved = {k: v.clone() for k, v in mind.state().items()}
     twin = Learner(network(), Objective(q_learning, Identity()), lambda p: torch.optim.Adam(p, lr=1e-2), 1.0)
     twin.load(saved)
-    assert torch.equal(mind.update(data), twin.update(data))
+    assert torch.equal(mind.update(data)[0], twin.update(data)[0])
     assert all(map(torch.equal, mind.parameters, twin.parameters))
 
 

@@ -1,20 +1,81 @@
+from functools import partial
+
+import numpy as np
 import pytest
 import torch
+from oracles import backups as oracle
 
 from dqn.networks.heads import Expected
-from dqn.ops.backups import double_q, greedy, q_learning
-from dqn.types import Values
+from dqn.ops import backups
+from dqn.ops.backups import double_q, expected_sarsa, greedy, munchausen, q_learning, soft
+from dqn.types import ILLEGAL, Values
+
+NUMBERS = {
+    "q_learning": {},
+    "double_q": {},
+    "expected_sarsa": {"epsilon": 0.3},
+    "soft": {"temperature": 0.5},
+    "munchausen": {"scale": 0.9, "temperature": 0.5, "floor": -1.0},
+}
+ACTION = torch.tensor([[0]])
+
+
+def call(rule, following, online=None, here=None, action=ACTION):
+    values = [
+        Values(q) for q in (following, following if online is None else online, following if here is None else here)
+    ]
+    return rule(values[0], lambda: values[1], lambda: values[2], action)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("rule", NUMBERS)
+def test_targets_equal_the_loop_over_actions(rule, masked):
+    """The mixed value, the bonus and the entropy together, on random numbers; A21: illegal q = 1e9 changes nothing."""
+    rng = np.random.default_rng(0)
+    columns, actions, numbers = 40, 5, NUMBERS[rule]
+    q = rng.normal(size=(3, columns, actions)) * 2
+    legal = rng.random((2, columns, actions)) < (0.5 if masked else 2.0)
+    legal[..., 0] |= ~legal.any(-1)
+    action = np.array([rng.choice(np.flatnonzero(row)) for row in legal[1]])
+    reward, discount = rng.normal(size=columns), 0.9 * (rng.random(columns) < 0.8)
+    wrong = np.where(legal[[0, 0, 1]], q, 1e9)
+    shown = [Values(torch.from_numpy(np.where(m, x, ILLEGAL))[None], mask=torch.from_numpy(m)[None])
+             for x, m in zip(wrong, legal[[0, 0, 1]], strict=True)]  # fmt: skip
+    back = partial(getattr(backups, rule), **numbers)(
+        shown[0], lambda: shown[1], lambda: shown[2], torch.from_numpy(action)[None]
+    )
+    atoms, _ = Expected(4, actions).double().mix(shown[0], back.pi)
+    got = torch.from_numpy(reward) + back.bonus + torch.from_numpy(discount) * (atoms[..., 0] + back.entropy)
+    assert torch.allclose(back.pi.sum(-1), torch.ones(1, columns, dtype=torch.float64))
+    assert (back.pi[0][~torch.from_numpy(legal[0])] == 0).all()
+    for b in range(columns):
+        allowed = [[a for a in range(actions) if legal[i, b, a]] for i in (0, 1)]
+        want = oracle.target(rule, reward[b], discount[b], q[0, b], allowed[0], q[1, b], q[2, b], allowed[1],
+                             action[b], numbers)  # fmt: skip
+        assert got[0, b].item() == pytest.approx(want, abs=1e-9)
 
 
 def test_a11_double_q_chooses_with_the_online_and_values_with_the_target_network():
     target, online = torch.tensor([[[1.0, 5.0, 2.0]]]), torch.tensor([[[9.0, 0.0, 3.0]]])  # opposite rankings
     head = Expected(4, 3)
-    assert head.mix(Values(target), q_learning(target, lambda: online).pi)[0].item() == 5.0
-    assert head.mix(Values(target), double_q(target, lambda: online).pi)[0].item() == 1.0
+    assert head.mix(Values(target), call(q_learning, target, online).pi)[0].item() == 5.0
+    assert head.mix(Values(target), call(double_q, target, online).pi)[0].item() == 1.0
 
 
-def test_q_learning_never_asks_the_online_network():
-    q_learning(torch.zeros(1, 1, 2), lambda: pytest.fail("one forward pass too many"))
+@pytest.mark.parametrize("rule", [q_learning, expected_sarsa, soft])
+def test_what_a_rule_does_not_need_is_not_computed(rule):
+    def no():
+        pytest.fail("one forward pass too many")
+
+    rule(Values(torch.zeros(1, 1, 2)), no, no, ACTION)
+
+
+def test_softmax_of_huge_values_at_a_small_temperature_is_finite():
+    q = torch.tensor([[[1e4, 1e4 - 1.0, -1e4]]])
+    back = call(partial(munchausen, temperature=0.03), q, action=torch.tensor([[2]]))
+    assert all(x.isfinite().all() for x in (back.pi, back.bonus, back.entropy))
+    assert back.bonus.item() == pytest.approx(-0.9)  # the floor
+    assert back.pi[0, 0].tolist() == pytest.approx([1.0, 0.0, 0.0])
 
 
 def test_greedy_breaks_ties_by_the_first_action():
@@ -25,4 +86,8 @@ def test_a15_doors():
     with pytest.raises(ValueError, match="floating"):
         greedy(torch.zeros(3, dtype=torch.int64))
     with pytest.raises(ValueError, match="equal shapes"):
-        double_q(torch.zeros(1, 2, 3), lambda: torch.zeros(1, 2, 4))
+        call(double_q, torch.zeros(1, 2, 3), torch.zeros(1, 2, 4))
+    with pytest.raises(ValueError, match="temperature"):
+        call(partial(soft, temperature=0.0), torch.zeros(1, 1, 2))
+    with pytest.raises(ValueError, match="epsilon"):
+        call(partial(expected_sarsa, epsilon=1.5), torch.zeros(1, 1, 2))

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from oracles import returns as oracle
 
-from dqn.ops.returns import lambda_returns, n_step
+from dqn.ops.returns import lambda_bootstrap, n_step
 
 
 @given(st.integers(1, 6), st.integers(1, 9), st.integers(0, 2**31), st.floats(0, 1))
@@ -38,7 +38,8 @@ def test_lambda_returns_equal_the_weighted_sum_of_all_n_step_returns(lambda_):
     reward, value = rng.normal(size=(2, steps, columns))
     terminated, truncated = rng.random((2, steps, columns)) < 0.2
     done, discount = terminated | truncated, 0.9 * ~terminated
-    got = lambda_returns(*map(torch.from_numpy, (reward, discount, done, value)), lambda_)
+    reward_, discount_, done_, value_ = map(torch.from_numpy, (reward, discount, done, value))
+    got = reward_ + discount_ * lambda_bootstrap(reward_, discount_, done_, value_, lambda_)
     for b in range(columns):
         for t in range(steps):
             want = oracle.lambda_return(reward[:, b], discount[:, b], done[:, b], value[:, b], t, lambda_)
@@ -46,7 +47,7 @@ def test_lambda_returns_equal_the_weighted_sum_of_all_n_step_returns(lambda_):
 
 
 @pytest.mark.parametrize(
-    "function", [lambda x: n_step(x, x[0] > 0, x > 0, 0.9), lambda x: lambda_returns(x, x, x > 0, x[0], 0.5)]
+    "function", [lambda x: n_step(x, x[0] > 0, x > 0, 0.9), lambda x: lambda_bootstrap(x, x, x > 0, x[0], 0.5)]
 )
 def test_a15_shapes_are_checked_at_the_door(function):
     with pytest.raises(ValueError, match="wants"):

@@ -1,0 +1,115 @@
+"""The collector: acts in the environments and hands on what happened, a block of rows at a time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dqn.types import Rows, Step
+
+log = logging.getLogger("dqn")
+REPLAYABLE = 100_000  # ticks: more actions are not kept for a resume, a synchronisation point comes instead
+
+
+class Collector:
+    """Environments, the actor that acts in them, and the stage where their rows gather.
+
+    `begin(seed)` resets every environment; the actions since then, replayed, bring them back at a resume.
+    """
+
+    def __init__(self, envs: Any, actor: Any, stage: Any):
+        self.envs, self.actor, self.stage = envs, actor, stage
+        self.num_envs = envs.num_envs
+        self.obs = np.zeros(0)
+        self.actions: list[np.ndarray] = []  # since the last begin
+
+    @property
+    def due(self) -> bool:
+        """More actions than these are not kept: it is time to begin anew."""
+        return len(self.actions) >= REPLAYABLE
+
+    def collect(self, now: int, until: int, store: Callable[[Rows], None], seconds: dict[str, float]) -> int:
+        """Act and step until env_steps reaches `until`; returns where it stands. Rows go to `store` in blocks."""
+        spent_act = spent_env = 0.0
+        while now < until:
+            t0 = perf_counter()
+            action = self.actor.act(self.obs, now)
+            self.stage.decide(self.obs, action, self.actor.before)
+            t1 = perf_counter()
+            step = self.envs.step(action)
+            t2 = perf_counter()
+            self.stage.happen(step)
+            self.actor.forget(step.begins)
+            self.actions.append(action)
+            self.obs = step.obs
+            now += self.num_envs - int(np.count_nonzero(step.reset))
+            spent_act, spent_env = spent_act + t1 - t0, spent_env + t2 - t1
+            if self.stage.full:
+                store(self.stage.take(self.obs))
+        seconds["act"] += spent_act
+        seconds["env"] += spent_env
+        if self.stage.used:
+            store(self.stage.take(self.obs))
+        return now
+
+    def begin(self, seed: int) -> Rows | None:
+        """Reset every environment; returns the rows that close what ran before, where something did."""
+        last, begun = self.obs, self.obs.size > 0
+        self.obs, self.actions = self.envs.reset(seed), []
+        everywhere = np.ones(self.num_envs, bool)
+        self.actor.forget(everywhere)
+        if not begun:
+            return None
+        self.stage.decide(last, np.zeros(self.num_envs, np.int64))
+        self.stage.happen(Step(self.obs, np.zeros(self.num_envs), ~everywhere, ~everywhere, everywhere))
+        return self.stage.take(self.obs)
+
+    def close(self) -> None:
+        self.envs.close()
+
+    def state(self) -> dict[str, Tensor]:
+        actions = np.stack(self.actions) if self.actions else np.zeros((0, self.num_envs), np.int64)
+        return {"obs": torch.from_numpy(self.obs), "actions": torch.from_numpy(actions)}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        self.obs, self.actions = state["obs"].numpy(), list(state["actions"].numpy())
+
+    def replay(self, seed: int) -> bool:
+        """Bring the environments back to where `load` says they stood; whether they came there."""
+        obs = self.envs.reset(seed)
+        for action in self.actions:
+            obs = self.envs.step(action).obs
+        return np.array_equal(obs, self.obs, equal_nan=self.obs.dtype.kind == "f")
+
+
+class Offline:
+    """Nothing is collected: the memory is a dataset, and env_steps only count the time until the next update."""
+
+    num_envs, due = 1, False
+
+    def __init__(self, envs: Any):
+        self.envs = envs  # of the run's kind, for what is asked of them
+
+    def collect(self, now: int, until: int, store: Callable[[Rows], None], seconds: dict[str, float]) -> int:
+        return until
+
+    def begin(self, seed: int) -> None:
+        return None
+
+    def close(self) -> None:
+        self.envs.close()
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        pass
+
+    def replay(self, seed: int) -> bool:
+        return True

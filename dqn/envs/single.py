@@ -1,0 +1,102 @@
+"""One environment of a vector: made, watched, and its observations brought to arrays."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from copy import deepcopy
+from functools import partial
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Dict, Space
+
+from dqn.envs.spaces import ARRAYS, MASK, leaves
+from dqn.types import RunError
+
+
+class EnvironmentFailure(RunError):
+    """An environment raised: which one, at which of its steps, and what it said."""
+
+
+class Watched(gymnasium.Wrapper):
+    """Lets an exception of environment `index` say where it happened, and copies an episode's last observation,
+    which Gymnasium's SAME_STEP hands on as it is while the reset may already write into its buffer."""
+
+    def __init__(self, env: gymnasium.Env, index: int):
+        super().__init__(env)
+        self.index, self.steps = index, 0
+
+    def _failure(self, error: Exception) -> EnvironmentFailure:
+        name = self.spec.id if self.spec else type(self.unwrapped).__name__
+        return EnvironmentFailure(
+            f"environment {self.index} ({name}) raised {type(error).__name__} at its step {self.steps}: {error}"
+        )
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        try:
+            obs, info = self.env.reset(seed=seed, options=options)
+        except Exception as error:
+            raise self._failure(error) from error
+        return obs, _with_own_mask(info)
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        try:
+            obs, reward, terminated, truncated, info = self.env.step(action)
+        except Exception as error:
+            raise self._failure(error) from error
+        if terminated or truncated:
+            obs = deepcopy(obs) if isinstance(obs, dict) else np.copy(obs)
+        return obs, reward, terminated, truncated, _with_own_mask(info)
+
+
+def _with_own_mask(info: dict[str, Any]) -> dict[str, Any]:
+    """A list as a mask would be handed on as it is, and one buffer for all masks be written again."""
+    return {**info, MASK: np.array(info[MASK])} if info.get(MASK) is not None else info
+
+
+def make_one(
+    index: int, id: str, imports: Sequence[str], kwargs: dict[str, Any], limit: int | None, cap: int | None
+) -> gymnasium.Env:
+    """Environment `index` of a vector, with every space an array or a Dict of arrays, watched."""
+    for module in imports:
+        importlib.import_module(module)
+    env = gymnasium.make(id, disable_env_checker=True, max_episode_steps=limit, **kwargs)
+    if cap is not None:
+        env = gymnasium.wrappers.TimeLimit(env, cap)
+    return Watched(flattened(env), index)
+
+
+def first_info(one: Any) -> dict[str, Any]:
+    """What an environment tells at a reset: one of its own is asked, so that none that plays is disturbed."""
+    env = one(0)
+    try:
+        return env.reset(seed=0)[1]
+    finally:
+        env.close()
+
+
+def flattened(env: gymnasium.Env) -> gymnasium.Env:
+    """`env` with every space that is no array (Tuple, MultiDiscrete, …) as a vector, whole or as an entry of a Dict."""
+    space = env.observation_space
+    if isinstance(space, ARRAYS):
+        return env
+    if not isinstance(space, Dict):
+        return gymnasium.wrappers.FlattenObservation(env)
+    if all(isinstance(leaf, ARRAYS) for _, leaf in leaves(space)):
+        return env
+    return gymnasium.wrappers.TransformObservation(env, partial(_flat, space), _flat_space(space))
+
+
+def _flat_space(space: Space) -> Space:
+    if isinstance(space, Dict):
+        return Dict({key: _flat_space(inner) for key, inner in space.items()})
+    return space if isinstance(space, ARRAYS) else gymnasium.spaces.flatten_space(space)
+
+
+def _flat(space: Space, obs: Any) -> Any:
+    if isinstance(space, Dict):
+        return {key: _flat(inner, obs[key]) for key, inner in space.items()}
+    return obs if isinstance(space, ARRAYS) else gymnasium.spaces.flatten(space, obs)

@@ -1,0 +1,52 @@
+"""Terms: what may be added to the temporal-difference loss. term(values, action [T, B]) → [T, B], its weight in it."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from dqn.types import Values
+
+
+class _Term:
+    def __init__(self, weight: float, temperature: float = 1.0):
+        if weight < 0:
+            raise ValueError(f"weight must be ≥ 0, got {weight}")
+        if temperature <= 0:
+            raise ValueError(f"temperature must be > 0, got {temperature}")
+        self.weight, self.temperature = weight, temperature
+
+
+class Conservative(_Term):
+    """Pushes the values of all actions down and that of the action in the data up, CQL(H),
+
+    weight · (temperature · log Σ_legal exp(q(s, a′) / temperature) − q(s, a)) ≥ 0.
+
+    values.q [T, B, A], ILLEGAL where an action may not be taken, so that it has no share in the sum. Errors: ValueError
+    for shapes, a negative weight or a temperature that is not positive. Kumar et al. (2020), eq. 4.
+    """
+
+    def __call__(self, values: Values, action: Tensor) -> Tensor:
+        q = _checked(values, action)
+        return self.weight * (self.temperature * (q / self.temperature).logsumexp(-1) - _of(q, action))
+
+
+class Cloning(_Term):
+    """The policy softmax(q / temperature) imitates the data, −weight · log softmax(q(s, ·) / temperature)[a].
+
+    values.q [T, B, A], ILLEGAL where an action may not be taken. Errors: as for Conservative. Pomerleau (1991); as a
+    term beside Q-learning it is 1 / temperature times the conservative one.
+    """
+
+    def __call__(self, values: Values, action: Tensor) -> Tensor:
+        logits = _checked(values, action) / self.temperature
+        return -self.weight * _of(logits.log_softmax(-1), action)
+
+
+def _of(table: Tensor, action: Tensor) -> Tensor:
+    return table.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+
+
+def _checked(values: Values, action: Tensor) -> Tensor:
+    if action.ndim != 2 or values.q.ndim != 3 or values.q.shape[:2] != action.shape:
+        raise ValueError(f"a term takes q [T, B, A] and actions [T, B], got {[*values.q.shape]} and {[*action.shape]}")
+    return values.q

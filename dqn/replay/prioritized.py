@@ -1,0 +1,110 @@
+"""Prioritised replay: what surprised is drawn more often, and weighted down for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from dqn.replay.priorities import SumTree
+from dqn.replay.ring import Ring
+from dqn.replay.samplers import Sampler
+
+
+class Prioritized(Sampler):
+    """Starts in proportion to their last temporal-difference errors, with importance weights,
+
+    P(i) = p_i^priority_exponent / Σ_k p_k^priority_exponent, w_i = (N P(i))^−importance_exponent / max_batch w,
+    p = max_mix · max_t |δ_t| + (1 − max_mix) · mean_t |δ_t| + floor over the valid steps t of the sequence.
+
+    The draws are stratified: one from each of B equal parts of the mass. A new start gets the largest priority so far,
+    1 at first. `importance_exponent` is a schedule, env_steps → exponent. Within an update nothing waits for the
+    device: `ready` and `at` bring the tree up to what the ring holds, so one of them is called whenever rows were
+    written, before the next draw. Between a draw and its report no rows are written, so no report can meet a start
+    that is gone. Schaul et al. (2016), §3.3-3.4; sequences: Kapturowski et al. (2019), §2.3.
+
+    Errors: ValueError for numbers out of their ranges.
+    """
+
+    def __init__(
+        self, batch_size: int, priority_exponent: float, importance_exponent: Callable[[int], float],
+        max_mix: float = 0.9, floor: float = 1e-6,
+    ):  # fmt: skip
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be ≥ 1, got {batch_size}")
+        if priority_exponent < 0:
+            raise ValueError(f"priority_exponent must be ≥ 0, got {priority_exponent}")
+        if not callable(importance_exponent):
+            raise ValueError(f"importance_exponent must be a schedule over env_steps, got {importance_exponent!r}")
+        if not 0 <= max_mix <= 1:
+            raise ValueError(f"max_mix must be in [0, 1], got {max_mix}")
+        if floor <= 0:
+            raise ValueError(f"floor must be > 0, or what is learnt perfectly is never drawn again; got {floor}")
+        self.batch_size, self.priority_exponent, self.schedule = batch_size, priority_exponent, importance_exponent
+        self.max_mix, self.floor = max_mix, floor
+
+    def attach(self, ring: Ring) -> None:
+        self.ring, device = ring, ring.device
+        self.tree = SumTree(ring.rows * ring.num_envs, device)  # leaf = slot · E + env
+        self.largest = torch.ones((), dtype=torch.float64, device=device)  # p^priority_exponent, of all so far
+        self.exponent = torch.full((), self.schedule(0), dtype=torch.float64, device=device)
+        self.added = torch.zeros_like(ring.added)  # starts already in the tree, as the ring counts them
+        self.oldest = torch.zeros_like(ring.added)  # row number of the oldest start in the tree
+        self.strata = torch.arange(self.batch_size, dtype=torch.float64, device=device)
+
+    def ready(self, ring: Ring) -> bool:
+        self._follow(ring)
+        return super().ready(ring)
+
+    def at(self, env_steps: int) -> None:
+        self._follow(self.ring)
+        self.exponent.fill_(self.schedule(env_steps))
+
+    def _follow(self, ring: Ring) -> None:
+        """Give the starts since the last call the largest priority, and what was evicted since none."""
+        first = torch.maximum(self.added, ring.evicted)  # the rest came and went unseen
+        last = ring.starts[(ring.added - 1) % ring.rows, ring.env]
+        oldest = ring.starts[ring.evicted % ring.rows, ring.env]
+        oldest = torch.where(ring.count > 0, oldest, torch.where(ring.added > 0, last + 1, 0))
+        gone = torch.maximum(self.oldest, oldest - ring.rows)  # further back lie the same slots again
+        news, olds = torch.stack([(ring.added - first).amax(), (oldest - gone).amax()]).tolist()
+        if not news and not olds:
+            return
+        number = first + torch.arange(news, device=ring.device)[:, None]  # [M, E] in the FIFO
+        new = (ring.starts[number % ring.rows, ring.env] % ring.rows * ring.num_envs + ring.env)[number < ring.added]
+        row = gone + torch.arange(olds, device=ring.device)[:, None]  # [M, E]
+        old = (row % ring.rows * ring.num_envs + ring.env)[row < oldest]
+        # A slot may be in both, when a newer start lies in the row of one that is gone: the tree takes the larger.
+        value = torch.cat([self.largest.expand(len(new)), torch.zeros_like(old, dtype=torch.float64)])
+        self.tree.set(torch.cat([new, old]), value)
+        self.added.copy_(ring.added)
+        self.oldest.copy_(oldest)
+
+    def sample(self, ring: Ring, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        draw = torch.rand(self.batch_size, dtype=torch.float64, device=ring.device, generator=generator)
+        leaf = self.tree.find((self.strata + draw) / self.batch_size * self.tree.total)
+        value = self.tree.values(leaf)
+        weight = (value.amin() / value) ** self.exponent  # N and the sum of all priorities drop out of w / max w
+        return leaf // ring.num_envs, leaf % ring.num_envs, weight.to(torch.get_default_dtype())
+
+    def report(self, slot: Tensor, env: Tensor, td_error: Tensor, valid: Tensor) -> None:
+        if td_error.ndim != 2 or td_error.shape != valid.shape or td_error.shape[1:] != slot.shape:
+            raise ValueError(f"td_error and valid must be [T, B], got {td_error.shape}, {valid.shape} for {slot.shape}")
+        error = torch.where(valid, td_error.detach().abs(), 0.0).to(torch.float64)
+        mean = error.sum(0) / valid.sum(0).clamp_min(1)
+        priority = mean + self.max_mix * (error.amax(0) - mean) + self.floor
+        value = priority**self.priority_exponent
+        self.tree.set(slot * self.ring.num_envs + env, value)
+        self.largest.copy_(torch.maximum(self.largest, value.amax()))
+
+    def state(self) -> dict[str, Tensor]:
+        return {
+            "priorities": self.tree.nodes, "largest": self.largest, "exponent": self.exponent,
+            "added": self.added, "oldest": self.oldest,
+        }  # fmt: skip
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """What `state` gave; the ring is loaded too."""
+        for name, tensor in self.state().items():
+            tensor.copy_(state[name])

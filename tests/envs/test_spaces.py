@@ -1,0 +1,157 @@
+"""What spaces become: arrays, records and numbered actions."""
+
+from itertools import product
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
+from worlds import Counting, OneState
+
+from dqn.envs.gym import make
+from dqn.networks.records import split
+from dqn.types import UsageError
+
+
+def world(observation=None, action=None, obs=None):
+    """The id of a world with these spaces that shows `obs`, or samples."""
+
+    class World(OneState):
+        observation_space, action_space = observation or Discrete(1), action or Discrete(2)
+        taken = ()
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            return self.observation_space.sample() if obs is None else obs, {}
+
+        def step(self, action):
+            self.taken = (*self.taken, np.array(action).tolist())
+            return self.reset()[0], 0.0, False, False, {}
+
+    name = f"test/World{len(gymnasium.registry)}-v0"
+    gymnasium.register(name, entry_point=World)
+    return name
+
+
+def seen(envs, record):
+    return {name: part.numpy() for name, part in split(envs.spec.parts, torch.from_numpy(record)).items()}
+
+
+@pytest.mark.parametrize(
+    ("space", "obs", "dtype"),
+    [
+        (MultiBinary(3), np.array([1, 0, 1], np.int8), bool),
+        (MultiBinary((2, 2)), np.array([[1, 0], [0, 1]], np.int8), bool),
+        (Box(0, 1, (4, 4, 2), bool), np.eye(4, dtype=bool)[..., None].repeat(2, -1), bool),
+        (Box(0, 255, (2, 2), np.uint8), np.array([[1, 2], [3, 4]], np.uint8), np.uint8),
+        (Box(-9, 9, (2,), np.int64), np.array([3, -4]), np.float32),
+    ],
+)
+def test_arrays_keep_their_shape_and_bytes_stay_bytes(space, obs, dtype):
+    envs = make(world(space, obs=obs), 2)
+    got = envs.reset(0)
+    assert got.dtype == envs.spec.obs_dtype == dtype
+    assert envs.spec.obs_shape == obs.shape
+    assert (got == obs).all()
+
+
+@pytest.mark.parametrize("mode", ["next_step", "same_step", "disabled"])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("ending", ["terminated", "truncated"])
+def test_the_entries_of_a_dict_tell_of_one_moment_at_every_tick(mode, masked, ending):
+    kwargs = {"masked": masked, "lengths": (1, 3, 2), "ending": ending, "size": 5}
+    envs = make("test/DictImage-v0", 2, autoreset=mode, kwargs=kwargs)
+    names = [name for name, _ in envs.spec.parts]
+    assert sorted(names) == [*["action_mask"] * masked, "image", "own.bits", "own.number", "own.where"]
+    assert dict(envs.spec.parts)["own.number"].states == 7
+    obs, steps = envs.reset(seed=40), []
+
+    def check(record, e):
+        got = {name: part[e] for name, part in seen(envs, record).items()}
+        tag, episode, step = (int(x) for x in got["image"][0, 0])
+        assert tag == 40 + e
+        assert got["own.where"].tolist() == [episode, step]
+        assert (got["own.number"], got["own.bits"].tolist()) == (step, [step & 1 > 0, step & 2 > 0, False])
+        return episode, step
+
+    for e in range(2):
+        assert check(obs, e) == (0, 0)
+    for _ in range(12):
+        action = seen(envs, obs)["action_mask"].argmax(1) if masked else np.zeros(2, np.int64)
+        before, step = [check(obs, e) for e in range(2)], envs.step(action)
+        for e in range(2):
+            end, after = step.terminated[e] or step.truncated[e], check(step.obs, e)
+            if step.final_obs is not None and end:
+                assert check(step.final_obs, e) == (before[e][0], before[e][1] + 1)
+            begun = step.reset[e] or (end and step.final_obs is not None)
+            assert after == ((before[e][0] + 1, 0) if begun else (before[e][0], before[e][1] + 1))
+        steps.append(step)
+        obs = step.obs
+    assert sum(s.terminated.sum() + s.truncated.sum() for s in steps) >= 8
+
+
+def test_a21_async_packs_dicts_and_masks_as_sync_does():
+    def played(vectorization):
+        kwargs = {"lengths": (2,), "size": 5, "masked": True, "as_list": True}
+        envs = make("test/DictImage-v0", 2, vectorization, imports=["worlds"], kwargs=kwargs)
+        try:
+            obs = [envs.reset(7)]
+            for _ in range(5):
+                step = envs.step(seen(envs, obs[-1])["action_mask"].argmax(1))
+                obs += [step.obs] if step.final_obs is None else [step.final_obs, step.obs]
+            return np.array(obs)
+        finally:
+            envs.close()
+
+    assert np.array_equal(played("async"), played("sync"))
+
+
+def test_entries_of_other_kinds_are_flattened_to_vectors():
+    space = Dict({"pair": Tuple([Discrete(3), Box(0, 1, (2,))]), "in": Dict({"many": MultiDiscrete([2, 3])})})
+    envs = make(world(space, obs={"pair": (2, np.array([0.5, 1], np.float32)), "in": {"many": np.array([1, 0])}}))
+    got = seen(envs, envs.reset(0))
+    assert got["pair"].tolist() == [[0, 0, 1, 0.5, 1]]
+    assert got["in.many"].tolist() == [[0, 1, 1, 0, 0]]
+
+
+def test_names_that_nesting_makes_equal_are_refused():
+    with pytest.raises(UsageError, match="entries of the same name"):
+        make(world(Dict({"a.b": Discrete(2), "a": Dict({"b": Discrete(2)})})))
+
+
+def test_every_combination_of_a_multidiscrete_action_has_a_number():
+    envs = make(world(action=MultiDiscrete([2, 3], start=[0, -1])))
+    assert envs.spec.num_actions == 6
+    envs.reset(0)
+    for number in range(6):
+        envs.step(np.array([number]))
+    assert envs.envs.envs[0].unwrapped.taken == tuple(list(pair) for pair in product([0, 1], [-1, 0, 1]))
+
+
+@pytest.mark.filterwarnings("ignore:.*Getting the length")
+def test_multibinary_and_square_multidiscrete_actions():
+    envs = make(world(action=MultiBinary(3)))
+    envs.reset(0)
+    envs.step(np.array([6]))
+    assert (envs.spec.num_actions, envs.envs.envs[0].unwrapped.taken) == (8, ([1, 1, 0],))
+    envs = make(world(action=MultiDiscrete([[2, 2], [2, 3]])))
+    envs.reset(0)
+    envs.step(np.array([23]))
+    assert (envs.spec.num_actions, envs.envs.envs[0].unwrapped.taken) == (24, ([[1, 1], [1, 2]],))
+
+
+def test_too_many_combinations_are_refused_with_their_number():
+    assert make(world(action=MultiDiscrete([32, 32]))).spec.num_actions == 1024
+    with pytest.raises(UsageError, match="1,025 combinations of actions") as error:
+        make(world(action=MultiDiscrete([25, 41])))
+    assert "\n" not in str(error.value)
+
+
+def test_one_buffer_shown_for_ever_is_copied_at_the_end():
+    envs = make("test/DictImage-v0", kwargs={"lengths": (1,), "size": 4})
+    envs.reset(5)
+    step = envs.step(np.zeros(1, np.int64))
+    assert seen(envs, step.final_obs)["image"][0, 0, 0].tolist() == [5, 0, 1]
+    assert seen(envs, step.obs)["image"][0, 0, 0].tolist() == [5, 1, 0]
+    assert Counting.PLAYED
