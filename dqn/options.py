@@ -28,9 +28,9 @@ BETWEEN = {  # real numbers and their bounds
 OPTIONAL = ("max_grad_norm", "target.polyak", "lambda_")  # may be null  # fmt: skip
 PLAIN = {  # sections that are read here, option by option; every other option is an argument of a part
     "": {
-        "torso", "core", "layer", "output", "head", "backup", "transform", "terms", "replay", "exploration", "target", "optimizer",
-        "lr_schedule", "env", "execution", "tracking", "seed", "steps", "gamma", "n_step", "lambda_", "passes", "learning_starts",
-        "train_every", "updates", "max_grad_norm", "device", "resume", "run", "tuned",
+        "torso", "core", "layer", "output", "head", "backup", "transform", "terms", "replay", "exploration", "target",
+        "optimizer", "lr_schedule", "env", "execution", "tracking", "seed", "steps", "gamma", "n_step", "lambda_",
+        "passes", "learning_starts", "train_every", "updates", "max_grad_norm", "device", "resume", "run", "tuned",
     },
     "replay": {"capacity", "batch_size", "sampler", "length", "burn_in", "stride", "stored_state", "path"},
     "passes": {"epochs", "minibatches"},

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dqn.types import Batch
 
@@ -28,7 +28,7 @@ class Learner:
 
     def __init__(
         self,
-        online: nn.Module,
+        online: Any,
         objective: Any,
         optimizer: Callable[..., torch.optim.Optimizer],
         polyak: float | None = 1.0,

@@ -68,9 +68,9 @@ class QNetwork(nn.Module):
 
     def draw_from(self, generator: torch.Generator) -> bool:
         """Give every part that draws random numbers this generator; whether there is one."""
-        drawing = [module for module in self.modules() if hasattr(module, "generator")]
+        drawing: list[Any] = [module for module in self.modules() if hasattr(module, "generator")]
         for module in drawing:
-            module.generator = generator  # pyright: ignore[reportAttributeAccessIssue]  # not a parameter
+            module.generator = generator
         return bool(drawing)
 
     def _read(self, obs: Tensor) -> tuple[Any, Tensor | None]:

@@ -135,10 +135,8 @@ class Ring:
     def _register(self, before: Tensor, arange: Tensor) -> None:
         """Append the starts whose window is now complete, drop those whose row is overwritten."""
         row = before - self.window + 1 + arange  # [M, E] candidates, as row numbers
-        if self.stride is None:
-            fit = ~self.reset[row.clamp_min(0) % self.rows, self.env]
-        else:
-            fit = row % self.stride == 0
+        decided = ~self.reset[row.clamp_min(0) % self.rows, self.env]
+        fit = decided if self.stride is None else row % self.stride == 0
         overwritten = self.written - self.rows  # rows up to here are gone: first they go, then new ones come
         oldest = self.evicted + arange
         gone = (self.starts[oldest % self.rows, self.env] <= overwritten) & (oldest < self.added)

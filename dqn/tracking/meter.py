@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dqn.tracking.logger import STAGES, memory_gb
+from dqn.tracking.logger import STAGES, memory_gb, trim_memory
 
 
 class Meter:
@@ -60,5 +60,6 @@ class Meter:
             numbers |= {f"learner/{name}": mean for name, mean in zip(self.names, means, strict=True)}
         self.finished, self.updates = [], 0
         self.sums.zero_()
+        trim_memory()
         self.begin(env_steps, updates)
         return numbers
