@@ -12,20 +12,16 @@ from dqn.types import UsageError
 
 AT_LEAST = {  # whole numbers and their smallest value
     "seed": 0, "steps": 1, "n_step": 1, "learning_starts": 0, "train_every": 1, "updates": 1, "env.num_envs": 1,
-    "replay.capacity": 1, "replay.batch_size": 1, "target.period": 0, "execution.threads": 1, "tracking.log_every": 1,
+    "replay.capacity": 1, "replay.batch_size": 1, "replay.length": 1, "replay.burn_in": 0, "replay.stride": 1,
+    "passes.epochs": 1, "passes.minibatches": 1, "target.period": 0, "execution.threads": 1, "tracking.log_every": 1,
     "tracking.checkpoint_every": 0, "tracking.evaluate_every": 0, "tracking.evaluate_episodes": 1,
-    "tracking.final_episodes": 1, "tracking.evaluate_cap": 1, "replay.length": 1, "replay.burn_in": 0,
-    "replay.stride": 1, "passes.epochs": 1, "passes.minibatches": 1,
+    "tracking.final_episodes": 1, "tracking.evaluate_cap": 1,
 }  # fmt: skip
 BETWEEN = {  # real numbers and their bounds
-    "gamma": (0.0, 1.0),
-    "optimizer.lr": (0.0, float("inf")),
-    "target.polyak": (0.0, 1.0),
-    "max_grad_norm": (0.0, float("inf")),
-    "tracking.evaluate_epsilon": (0.0, 1.0),
-    "lambda_": (0.0, 1.0),
-}
-OPTIONAL = ("max_grad_norm", "target.polyak", "lambda_")  # may be null  # fmt: skip
+    "gamma": (0.0, 1.0), "lambda_": (0.0, 1.0), "optimizer.lr": (0.0, float("inf")), "target.polyak": (0.0, 1.0),
+    "max_grad_norm": (0.0, float("inf")), "tracking.evaluate_epsilon": (0.0, 1.0),
+}  # fmt: skip
+OPTIONAL = ("max_grad_norm", "target.polyak", "lambda_")  # may be null
 PLAIN = {  # sections that are read here, option by option; every other option is an argument of a part
     "": {
         "torso", "core", "layer", "output", "head", "backup", "transform", "terms", "replay", "exploration", "target",
@@ -38,8 +34,8 @@ PLAIN = {  # sections that are read here, option by option; every other option i
     "execution": {"engine", "threads"},
     "run": {"dir"},
     "tuned": {
-        "hidden", "norm", "lr", "target_period", "capacity", "batch_size", "v_min", "v_max", "quantiles", "samples",
-        "epsilon_end", "epsilon_steps",
+        "hidden", "norm", "core_hidden", "lr", "target_period", "capacity", "batch_size", "v_min", "v_max",
+        "quantiles", "samples", "epsilon_end", "epsilon_steps",
     },
     "tracking": {
         "log_every", "checkpoint_every", "evaluate_every", "evaluate_episodes", "final_episodes",

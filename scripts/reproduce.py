@@ -1,6 +1,6 @@
 """The experiments behind the README's figures: seeds in turn, cached and resumable, summed up with their spread.
 
-usage: scripts/reproduce cartpole|worlds [seeds=10] [jobs=2] [option=value …]
+usage: scripts/reproduce cartpole|worlds|memory|offline [seeds=10] [jobs=2] [option=value …]
        scripts/reproduce classic [show] [env=…] [recipe=…] [seeds=10] [jobs=2] [sb3=PYTHON] [option=value …]
 """
 
@@ -49,7 +49,24 @@ EXPERIMENTS = {
         },
         score="max |Q-Q*|",
     ),
-}
+    "memory": Experiment(  # what was seen at the start tells the way at the end; the best return is 4, 1.95 without memory
+        {
+            "r2d2 on tmaze": ["algorithm=r2d2", "env=tmaze"],
+            "the same without a core": ["algorithm=r2d2", "env=tmaze", "core=none"],
+        },
+        wanted="3.5",
+    ),
+    "offline": Experiment(  # the last 10,000 steps of a run: nearly one policy's alone
+        {
+            "data": ["env=cartpole", "replay.capacity=10000"],
+            "cql": ["algorithm=cql", "env=cartpole", "replay.path=runs/reproduce/data/seed{seed}"],
+            "the same without its term": [
+                "algorithm=cql", "env=cartpole", "terms=none", "replay.path=runs/reproduce/data/seed{seed}",
+            ],
+        },
+        wanted="475",
+    ),
+}  # fmt: skip
 
 
 def score(result: dict, kind: str) -> float:
@@ -84,11 +101,12 @@ def stop(number: int, frame: object) -> NoReturn:
 def make(name: str, overrides: list[str], seed: int) -> dict:
     """One run in a process of its own, or what is left of it, or nothing if it is finished."""
     directory = RUNS / name.replace(" ", "-") / f"seed{seed}"
+    given = [override.replace("{seed}", str(seed)) for override in overrides]
     if not (directory / "result.json").is_file():
         begun = (directory / "config.yaml").is_file() and any(directory.glob("checkpoints/*.json"))
         if not begun and directory.exists():
             shutil.rmtree(directory)
-        start = [f"resume={directory}"] if begun else [f"run.dir={directory}", f"seed={seed}", *overrides]
+        start = [f"resume={directory}"] if begun else [f"run.dir={directory}", f"seed={seed}", *given]
         call(f"{name}, seed {seed}", [sys.executable, "-m", "dqn.train", *start])
     return json.loads((directory / "result.json").read_text())
 

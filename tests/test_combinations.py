@@ -145,9 +145,10 @@ def recorded(tmp_path_factory):
 
 def fingerprints(trainer):
     """Everything that decides the future, each tensor as a hash of its bytes."""
-    ring = trainer.memory.ring
-    rows = {f"ring/{k}": v for k, v in ring.rows_since(torch.zeros_like(ring.written)).items()}
-    return {name: parameter_hash({name: tensor}) for name, tensor in {**pack(trainer.parts), **rows}.items()}
+    ring, held = trainer.memory.ring, vars(trainer.memory.sampler)  # also what its state() might have forgotten
+    tensors = pack(trainer.parts) | {k: v for k, v in held.items() if torch.is_tensor(v)}
+    tensors |= {f"row/{k}": v for k, v in ring.rows_since(torch.zeros_like(ring.written)).items()}
+    return {name: parameter_hash({name: tensor}) for name, tensor in tensors.items()}
 
 
 def learn_on(trainer):

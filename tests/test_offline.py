@@ -1,0 +1,78 @@
+"""Learning from recorded data alone: from another run's replay memory (Minari's files: tests/replay/test_dataset.py)."""
+
+import pytest
+import torch
+from conftest import build, configure, world
+
+from dqn.tracking.checkpoint import Checkpoints
+from dqn.tracking.seeding import parameter_hash
+from dqn.types import UsageError
+
+OFFLINE = ["algorithm=cql", "env=cartpole", "torso.hidden=[16]", "replay.batch_size=16", "tracking.log_every=50"]
+
+
+@pytest.fixture
+def played(wired):
+    """The directory of a finished run on CartPole, and its trainer."""
+    run = wired("steps=600", "n_step=1", "learning_starts=100", "env.num_envs=3", "tracking.checkpoint_every=200")
+    run.trainer.run()
+    return run.trainer
+
+
+def rows(ring):
+    """Every transition of a ring: (obs, action, reward, terminated, next obs), as a multiset."""
+    found = []
+    for e in range(ring.num_envs):
+        for k in range(int(ring.evicted[e]), int(ring.added[e])):
+            t = int(ring.starts[k % ring.rows, e])
+            here, behind = t % ring.rows, (t + 1) % ring.rows
+            found.append((*ring.obs[here, e].tolist(), int(ring.action[here, e]), float(ring.reward[here, e]),
+                          bool(ring.terminated[here, e]), *ring.obs[behind, e].tolist()))  # fmt: skip
+    return sorted(found)
+
+
+def test_the_dataset_is_what_the_run_kept(wired, played):
+    run = wired(*OFFLINE, f"replay.path={played.directory}", "n_step=1", "steps=10")
+    assert rows(run.trainer.memory.ring) == rows(played.memory.ring)
+
+
+def test_offline_training_plays_nothing_and_evaluates(wired, played):
+    run = wired(*OFFLINE, f"replay.path={played.directory}", "steps=150", "tracking.evaluate_every=50")
+    trainer, before = run.trainer, run.trainer.memory.ring.written.clone()
+    played_in, evaluated = trainer.collector.envs, []
+    played_in.step = played_in.reset = lambda *a: pytest.fail("nothing is to be played")
+    evaluate = trainer.evaluate
+    trainer.evaluate = lambda episodes=None: evaluated.append(trainer.env_steps) or evaluate(1)
+    trainer.run()
+    assert (trainer.env_steps, trainer.updates) == (150, 150)
+    assert evaluated == [50, 100]
+    assert torch.equal(trainer.memory.ring.written, before)
+
+
+def test_b1_an_offline_run_resumes_exactly(tmp_path, played):
+    def make(name, steps):
+        (tmp_path / name).mkdir(exist_ok=True)
+        overrides = [*OFFLINE, f"replay.path={played.directory}", f"steps={steps}", "tracking.checkpoint_every=40"]
+        return build.run(configure(*overrides), tmp_path / name).trainer
+
+    straight, broken = make("straight", 120), make("broken", 70)
+    straight.run()
+    broken.run()
+    resumed = make("broken", 120)
+    assert [*resumed.restore(Checkpoints(tmp_path / "broken" / "checkpoints").load())]
+    resumed.run()
+    assert parameter_hash(resumed.learner.state()) == parameter_hash(straight.learner.state())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["replay.path=/nowhere/at/all"], "minari"),
+        ([*world("test/Counting-v0"), "replay.path={played}"], "choose the environment"),
+        (["core=lstm", "replay.path={played}"], "choose core=none"),
+    ],
+)
+def test_what_cannot_be_learnt_from_is_refused(wired, played, overrides, says):
+    given = [o.replace("{played}", str(played.directory)) for o in overrides]
+    with pytest.raises(UsageError, match=says):
+        wired(*OFFLINE, *given)
