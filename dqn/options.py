@@ -34,8 +34,9 @@ PLAIN = {  # sections that are read here, option by option; every other option i
     "execution": {"engine", "threads"},
     "run": {"dir"},
     "tuned": {
-        "hidden", "norm", "core_hidden", "lr", "target_period", "capacity", "batch_size", "v_min", "v_max",
-        "quantiles", "samples", "epsilon_end", "epsilon_steps",
+        "hidden", "norm", "core_hidden", "loss", "lr", "eps", "target_period", "capacity", "batch_size",
+        "priority_exponent", "importance_start", "importance_end", "v_min", "v_max", "quantiles", "samples",
+        "epsilon_end", "epsilon_steps",
     },
     "tracking": {
         "log_every", "checkpoint_every", "evaluate_every", "evaluate_episodes", "final_episodes",
@@ -70,7 +71,8 @@ def check(cfg: DictConfig) -> None:
 
 def fit(cfg: DictConfig, head: Any, state_size: int) -> None:
     """Refuse parts that do not go together, each pair in one sentence that says what to change. Errors: UsageError."""
-    replay, phase = cfg.replay, cfg.env.num_envs * cfg.replay.length
+    replay, envs = cfg.replay, cfg.env.num_envs
+    phase = envs * replay.length
     newest, sequence = "newest" in replay.sampler._target_.lower(), replay.length > 1
     passes, prioritized = cfg.passes.epochs * cfg.passes.minibatches, "Prioritized" in replay.sampler._target_
     refused = {
@@ -81,9 +83,16 @@ def fit(cfg: DictConfig, head: Any, state_size: int) -> None:
         "lambda_ needs a head with a single number per target: choose head=expected or hl_gauss, or lambda_=null": (
             cfg.lambda_ is not None and not isinstance(head, (Expected, HLGauss))
         ),
-        f"replay=newest and rollout use every transition once: set train_every={phase} (env.num_envs × "
-        "replay.length), updates=1 and n_step=1": newest
-        and (cfg.train_every, cfg.updates, cfg.n_step) != (phase, 1, 1),
+        f"replay=newest and rollout use every transition once: set train_every={phase} (env.num_envs × replay.length; "
+        "fewer whole ticks leave room for the rows that ends take), updates=1 and n_step=1": (
+            newest and (cfg.train_every > phase or cfg.train_every % envs > 0 or cfg.updates * cfg.n_step > 1)
+        ),
+        f"replay=newest and rollout learn from all environments at once: set replay.batch_size={envs}": (
+            newest and replay.batch_size != envs
+        ),
+        "replay.stored_state is what a core remembered: choose core=lstm or gru, or set replay.stored_state=true": (
+            not replay.stored_state and not state_size
+        ),
         "replay=dataset holds nothing of what a core remembered: choose core=none": (
             "path" in replay and state_size > 0
         ),

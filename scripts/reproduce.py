@@ -49,7 +49,7 @@ EXPERIMENTS = {
         },
         score="max |Q-Q*|",
     ),
-    "memory": Experiment(  # what was seen at the start tells the way at the end; the best return is 4, 1.95 without memory
+    "memory": Experiment(  # the start tells the way at the end; the best return is 4, without memory 1.95
         {
             "r2d2 on tmaze": ["algorithm=r2d2", "env=tmaze"],
             "the same without a core": ["algorithm=r2d2", "env=tmaze", "core=none"],

@@ -17,8 +17,8 @@ IMAGE = world("test/Image-v0")
 WITH = {
     "env=gym": ["env.id=Acrobot-v1"], "torso=table": ["env=chain"], "replay=newest": ["train_every=4", "n_step=1"],
     "replay=rollout": ["train_every=128", "n_step=1"], "torso=dict": world("test/DictImage-v0"),
-    **{f"torso={name}": IMAGE for name in ("minatar_cnn", "nature_cnn", "small_cnn", "impala_cnn")},
-    "algorithm=tabular": ["env=chain"], "algorithm=der": IMAGE, "algorithm=btr": IMAGE,
+    **{f"torso={name}": IMAGE for name in ("minatar_cnn", "nature_cnn", "small_cnn", "impala_cnn", "impala_large")},
+    "algorithm=tabular": ["env=chain"], "algorithm=der": IMAGE, "algorithm=btr": [*IMAGE, "replay.capacity=1000"],
 }  # fmt: skip
 CHOICES = [
     f"{group}={choice}" for group, choices in sorted(GROUPS.items()) for choice in choices if group != "experiment"
@@ -45,12 +45,13 @@ def test_every_choice_builds(wired, choice, recorded):
 
 
 @pytest.mark.parametrize("name", [name for name in GROUPS["experiment"] if name != "none"])
-def test_every_experiment_names_a_recipe_and_an_environment(wired, name):
+def test_every_experiment_names_a_recipe_and_an_environment(wired, name, recorded):
     algorithm, _, env = name.rpartition("_")
     assert algorithm in GROUPS["algorithm"]
     assert env in GROUPS["env"]
     if env != "lunarlander":
-        run = wired(f"algorithm={algorithm}", f"env={env}")
+        data = [f"replay.path={recorded}"] if algorithm == "cql" else []
+        run = wired(f"algorithm={algorithm}", f"env={env}", *data)
         assert run.trainer.times.steps > 0
 
 
@@ -70,6 +71,11 @@ def command(monkeypatch, capfd, *arguments):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["replay.stored_state=false"], "choose core=lstm"),
+        (["algorithm=pqn", "replay.batch_size=7"], "set replay.batch_size=8"),
+        (["algorithm=pqn", "head=categorical"], "lambda_ needs a head"),
+        (["algorithm=rainbow", "passes.epochs=2"], "passes take a batch apart"),
+        (["torso=nature_cnn"], "torso=nature_cnn needs images"),
         (["optim.lrr=1"], "did you mean optimizer.lr?"),
         (["optimizer.lrr=1"], "did you mean optimizer.lr?"),
         (["gama=0.9"], "did you mean gamma?"),

@@ -28,7 +28,7 @@ NUMBERS = {  # what a small world needs of a recipe: without a correction only o
         "train_every=8", "steps=12000", "lr_schedule.steps=12000",
     ],
     "der": [*DEEP, "torso=mlp", "output.hidden=[]"],
-    "btr": [*DEEP, "torso=mlp", "output.hidden=[]", "head.samples=16", "steps=12000", "lr_schedule.steps=12000"],
+    "btr": [*DEEP, "torso=mlp", "output.hidden=[]", "tuned.samples=16", "steps=12000", "lr_schedule.steps=12000"],
     "cql": [
         "torso.hidden=[64]", "optimizer.lr=3e-3", "lr_schedule.end=0", "lr_schedule.steps=2000", "steps=2000",
         "tuned.target_period=12", "replay.batch_size=128", "terms.conservative.weight=0",

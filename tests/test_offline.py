@@ -1,4 +1,4 @@
-"""Learning from recorded data alone: from another run's replay memory (Minari's files: tests/replay/test_dataset.py)."""
+"""Learning from recorded data alone, here from another run's replay memory; tests/replay has Minari's files."""
 
 import pytest
 import torch

@@ -93,6 +93,13 @@ VARIANTS = {
 }  # fmt: skip
 
 
+def test_b1_loaded_tensors_lie_where_new_ones_would(tmp_path):
+    """safetensors puts tensors at any address; a matrix product over one that is not aligned rounds otherwise."""
+    make(tmp_path / "run", "algorithm=r2d2", "core.hidden=5", "steps=200").run()
+    tensors = Checkpoints(tmp_path / "run" / "checkpoints").load().tensors
+    assert all(t.data_ptr() % 64 == 0 for t in tensors.values() if t.numel())
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("stops", [(333,), (400,), (17, 401, 402, 650)])
 def test_b1_a19_interrupted_anywhere_equals_never_interrupted(tmp_path, name, stops):

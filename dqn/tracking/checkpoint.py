@@ -139,8 +139,8 @@ class Checkpoints:
             if _sha256(self.directory / file) != digest:
                 raise ValueError(f"{file} does not match its checksum")
         (state,) = manifest["files"]
-        return Snapshot(
-            load_file(self.directory / state),
+        return Snapshot(  # cloned, so aligned as all tensors are: a matrix product rounds by where its input lies
+            {name: tensor.clone() for name, tensor in load_file(self.directory / state).items()},
             [load_file(self.directory / c["file"]) for c in chunks],
             manifest["counters"],
             manifest["chunks"],
