@@ -39,6 +39,7 @@ class Failed(RuntimeError):
     """A run that ended without a result."""
 
 
+NARROW = ["algorithm=cql", "env=cartpole", "replay.path=runs/reproduce/data/seed{seed}"]
 EXPERIMENTS = {
     "cartpole": Experiment({"dqn": ["env=cartpole"]}, wanted="475", title="CartPole-v1, scripts/train"),
     "worlds": Experiment(
@@ -56,13 +57,12 @@ EXPERIMENTS = {
         },
         wanted="3.5",
     ),
-    "offline": Experiment(  # the last 10,000 steps of a run: nearly one policy's alone
+    "offline": Experiment(  # the last 2,000 steps of a run that ends greedy: one policy's alone
         {
-            "data": ["env=cartpole", "replay.capacity=10000"],
-            "cql": ["algorithm=cql", "env=cartpole", "replay.path=runs/reproduce/data/seed{seed}"],
-            "the same without its term": [
-                "algorithm=cql", "env=cartpole", "terms=none", "replay.path=runs/reproduce/data/seed{seed}",
-            ],
+            "data": ["env=cartpole", "replay.capacity=2000", "tuned.epsilon_end=0"],
+            "cql": [*NARROW, "tuned.norm=null"],
+            "cql without its term": [*NARROW, "tuned.norm=null", "terms=none"],
+            "cql without its term, with LayerNorm": [*NARROW, "terms=none"],
         },
         wanted="475",
     ),

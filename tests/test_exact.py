@@ -27,6 +27,7 @@ NUMBERS = {  # what a small world needs of a recipe: without a correction only o
         *DEEP, "core.hidden=32", "replay.length=4", "replay.burn_in=1", "replay.stride=1", "replay.batch_size=32",
         "train_every=8", "steps=12000", "lr_schedule.steps=12000",
     ],
+    "fqf": [*DEEP, "head.atoms=8"],
     "der": [*DEEP, "torso=mlp", "output.hidden=[]"],
     "btr": [*DEEP, "torso=mlp", "output.hidden=[]", "tuned.samples=16", "steps=12000", "lr_schedule.steps=12000"],
     "cql": [
