@@ -10,26 +10,28 @@ from dqn.tracking.evaluation import known_values
 
 RECIPES = sorted(path.stem for path in (CONF / "algorithm").glob("*.yaml"))
 SMALL = ["env=mdp1000", "experiment=none", "+env.kwargs.states=6", "+env.kwargs.actions=3", "gamma=0.8"]
-STEPS = 8000
+STEPS = 6000
 DEEP = [
     "torso.hidden=[64]", "optimizer.lr=3e-3", "lr_schedule.end=0", f"lr_schedule.steps={STEPS}", f"steps={STEPS}",
     "learning_starts=500", "train_every=4", "tuned.target_period=50", "replay.batch_size=128", "env.num_envs=4",
     "tuned.v_min=0", "tuned.v_max=5", "tuned.quantiles=16", "tuned.samples=8", "n_step=1",
 ]  # fmt: skip
+LONGER = [*DEEP, "steps=12000", "lr_schedule.steps=12000"]  # noise and sampled fractions take their time to average out
 NUMBERS = {  # what a small world needs of a recipe: without a correction only one-step returns are off-policy
     "tabular": ["optimizer.lr=0.2", "lr_schedule.end=0", "lr_schedule.steps=6000", "steps=6000"],
     "pqn": [
-        "torso.hidden=[64]", "optimizer.lr=3e-3", "lr_schedule.end=0", f"lr_schedule.steps={3 * STEPS}",
-        f"steps={3 * STEPS}", "env.num_envs=16", "replay.length=16", "lambda_=0.0", "passes.minibatches=8",
+        "torso.hidden=[64]", "optimizer.lr=3e-3", "lr_schedule.end=0", "lr_schedule.steps=24000",
+        "steps=24000", "env.num_envs=16", "replay.length=16", "lambda_=0.0", "passes.minibatches=8",
     ],
-    "drqn": [*DEEP, "core.hidden=32", "replay.length=4", "replay.batch_size=32", "train_every=8"],
+    "drqn": [*LONGER, "core.hidden=32", "replay.length=4", "replay.batch_size=32", "train_every=8"],
     "r2d2": [
-        *DEEP, "core.hidden=32", "replay.length=4", "replay.burn_in=1", "replay.stride=1", "replay.batch_size=32",
-        "train_every=8", "steps=12000", "lr_schedule.steps=12000",
+        *LONGER, "core.hidden=32", "replay.length=4", "replay.burn_in=1", "replay.stride=1", "replay.batch_size=32",
+        "train_every=8",
     ],
     "fqf": [*DEEP, "head.atoms=8"],
-    "der": [*DEEP, "torso=mlp", "output.hidden=[]"],
-    "btr": [*DEEP, "torso=mlp", "output.hidden=[]", "tuned.samples=16", "steps=12000", "lr_schedule.steps=12000"],
+    **dict.fromkeys(["noisy_dqn", "rainbow", "rainbow_iqn", "iqn"], LONGER),
+    "der": [*LONGER, "torso=mlp", "output.hidden=[]"],
+    "btr": [*LONGER, "torso=mlp", "output.hidden=[]", "tuned.samples=16"],
     "cql": [
         "torso.hidden=[64]", "optimizer.lr=3e-3", "lr_schedule.end=0", "lr_schedule.steps=2000", "steps=2000",
         "tuned.target_period=12", "replay.batch_size=128", "terms.conservative.weight=0",
@@ -42,7 +44,7 @@ BACKUPS = {  # recipes that end elsewhere than at Q*
 EXPLORE = ["exploration=epsilon_greedy", "exploration.epsilon.end=1.0"]
 CERTAIN = {  # where a step's outcome is random, these end beside the expected value, each as its paper has it
     "r2d2": "h⁻¹(E h(y)) is not E y",
-    **dict.fromkeys(["iqn", "fqf", "rainbow_iqn", "btr"], "the mean of Huber's quantiles is not the mean"),
+    **dict.fromkeys(["qr_dqn", "iqn", "fqf", "rainbow_iqn", "btr"], "the mean of Huber's quantiles is not the mean"),
     **dict.fromkeys(["per", "rainbow", "der"], "priorities favour the rarer outcome while their exponent is below 1"),
 }
 WORLDS = {  # an end by chance would need many more samples for the same certainty: that world is deterministic
