@@ -102,6 +102,8 @@ def fit(cfg: DictConfig, head: Any, state_size: int) -> None:
         "replay.stride spaces the starts of sequences: set replay.length above 1 or replay.stride=1": (
             replay.stride > 1 and not (sequence or state_size)
         ),
+        f"a batch has {replay.length * replay.batch_size} rows (replay.length × replay.batch_size): set "
+        "passes.minibatches to that or less": cfg.passes.minibatches > replay.length * replay.batch_size,
         "passes take a batch apart, a core needs it in order: set passes.epochs=1 passes.minibatches=1 or core=none": (
             passes > 1 and state_size > 0
         ),

@@ -75,6 +75,7 @@ def command(monkeypatch, capfd, *arguments):
         (["algorithm=pqn", "replay.batch_size=7"], "set replay.batch_size=8"),
         (["algorithm=pqn", "head=categorical"], "lambda_ needs a head"),
         (["algorithm=rainbow", "passes.epochs=2"], "passes take a batch apart"),
+        (["passes.minibatches=65"], "a batch has 64 rows"),
         (["torso=nature_cnn"], "torso=nature_cnn needs images"),
         (["optim.lrr=1"], "did you mean optimizer.lr?"),
         (["optimizer.lrr=1"], "did you mean optimizer.lr?"),

@@ -36,7 +36,7 @@ class Passes:
         flat = [x.flatten(0, 1) for x in (batch.obs[:length], batch.action, batch.reward, batch.discount, weight)]
         for _ in range(self.epochs):
             order = torch.randperm(length * columns, device=atoms.device, generator=self.generator)
-            for rows in order.chunk(self.minibatches):
+            for rows in order.tensor_split(self.minibatches):
                 obs, action, reward, discount, w = (x[rows][None] for x in flat)
                 part = replace(batch, obs=obs, action=action, reward=reward, discount=discount, weight=w,
                                bootstrap=None, done=None)  # fmt: skip
