@@ -62,7 +62,7 @@ EXPERIMENTS = {
             "data": ["env=cartpole", "replay.capacity=2000", "tuned.epsilon_end=0"],
             "cql": [*NARROW, "tuned.norm=null"],
             "cql without its term": [*NARROW, "tuned.norm=null", "terms=none"],
-            "cql without its term, with LayerNorm": [*NARROW, "terms=none"],
+            "cql with LayerNorm and without its term": [*NARROW, "terms=none"],
         },
         wanted="475",
     ),
