@@ -117,7 +117,6 @@ def covering_array(tries=20):
 
 
 CONFIGURATIONS = covering_array()
-RAN = []
 
 
 def overrides(configuration, recorded):
@@ -186,7 +185,6 @@ def test_b1_b4_every_configuration_learns_continues_exactly_and_is_evaluated(wir
     assert fingerprints(trainer) == learnt  # an evaluation draws and changes nothing
     (length,), (score,) = result["lengths"], result["returns"]
     assert score == length * (length + 1) / 2 > 0  # the world's rewards are 1, 2, 3 …
-    RAN.append(configuration)
 
 
 def refusal(make, options):
@@ -214,6 +212,6 @@ def test_every_pair_is_covered_or_refused(capsys):
     assert everything > REFUSED.keys()
     assert set().union(*map(pairs, CONFIGURATIONS)) == everything - REFUSED.keys()
     assert all(configuration.keys() == AXES.keys() for configuration in CONFIGURATIONS)
-    ran = set().union(*map(pairs, RAN))
-    with capsys.disabled():
-        print(f"\npairs: {len(ran)} covered by {len(RAN)} configurations that ran, {len(REFUSED)} pairs refused")
+    covered = len(everything) - len(REFUSED)
+    with capsys.disabled():  # each configuration is a test of its own, in whichever process
+        print(f"\npairs: {covered} covered by {len(CONFIGURATIONS)} configurations, {len(REFUSED)} pairs refused")
