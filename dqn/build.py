@@ -100,9 +100,10 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
     envs = environments(cfg)
     spec, seed = envs.spec, cfg.seed
     online = network(cfg, spec).to(device)
-    fit(cfg, online.head, online.state_size)
+    sampler = instantiate(cfg.replay.sampler)
+    fit(cfg, online.head, sampler, online.state_size)
     memory_plan = plan(cfg, spec, sum(p.numel() for p in online.parameters()), online.state_size, device)
-    memory = _memory(cfg, spec, envs.num_envs, online.state_size, device)
+    memory = _memory(cfg, spec, sampler, envs.num_envs, online.state_size, device)
     engine = instantiate(cfg.execution.engine)
     learner = Learner(
         online, _objective(cfg), instantiate(cfg.optimizer), cfg.target.polyak, cfg.max_grad_norm,
@@ -148,7 +149,7 @@ def _passes(cfg: DictConfig, device: torch.device) -> Passes | None:
     return Passes(cfg.passes.epochs, cfg.passes.minibatches, generator(cfg.seed, "minibatches", device))
 
 
-def _memory(cfg: DictConfig, spec: Spec, num_envs: int, state_size: int, device: torch.device) -> Memory:
+def _memory(cfg: DictConfig, spec: Spec, sampler: Any, num_envs: int, state_size: int, device: torch.device) -> Memory:
     replay, sequence = cfg.replay, cfg.replay.length > 1 or state_size > 0
     window = Memory.window_for(cfg.n_step, replay.length, replay.burn_in)
     blocks = [*recorded(replay.path, spec)] if "path" in replay else []
@@ -156,7 +157,6 @@ def _memory(cfg: DictConfig, spec: Spec, num_envs: int, state_size: int, device:
     ring = Ring(spec, capacity, columns, window, device, replay.stride if sequence else None, state_size)
     for block in blocks:
         ring.extend(block)
-    sampler = instantiate(replay.sampler)
     return Memory(
         ring, sampler, cfg.gamma, cfg.n_step, generator(cfg.seed, "replay", device), replay.length, replay.burn_in,
         replay.stored_state,
@@ -166,12 +166,11 @@ def _memory(cfg: DictConfig, spec: Spec, num_envs: int, state_size: int, device:
 def recorded(path: str, spec: Spec) -> list[Rows]:
     """The rows of a run's own replay memory, where `path` is its directory, else of a Minari dataset."""
     directory = Path(path)
-    if directory.is_dir():
-        snapshot = Checkpoints(directory / "checkpoints").load()
-        written, slots = (snapshot.tensors[f"memory/ring/{name}"] for name in ("written", "starts"))
-        blocks = [*run_rows(snapshot.chunks, written, slots.shape[0])]
-    else:
-        blocks = [*minari_rows(path, spec)]
+    if not directory.is_dir():
+        return [*minari_rows(path, spec)]  # which asks the dataset itself whether it fits
+    snapshot = Checkpoints(directory / "checkpoints").load()
+    written, slots = (snapshot.tensors[f"memory/ring/{name}"] for name in ("written", "starts"))
+    blocks = [*run_rows(snapshot.chunks, written, slots.shape[0])]
     shape, kind = blocks[0].obs.shape[2:], blocks[0].obs.dtype
     if tuple(shape) != spec.obs_shape:
         raise ValueError(f"replay.path={path} shows observations {tuple(shape)} {kind}, env has {spec.obs_shape}: "

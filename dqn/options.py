@@ -8,6 +8,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from dqn.cli import nearest, option_names
 from dqn.networks.heads import Expected, HLGauss
+from dqn.replay.prioritized import Prioritized
+from dqn.replay.samplers import Newest
 from dqn.types import UsageError
 
 AT_LEAST = {  # whole numbers and their smallest value
@@ -69,12 +71,12 @@ def check(cfg: DictConfig) -> None:
             raise UsageError(f"{name} must be a number {bounds}, got {value!r}.")
 
 
-def fit(cfg: DictConfig, head: Any, state_size: int) -> None:
+def fit(cfg: DictConfig, head: Any, sampler: Any, state_size: int) -> None:
     """Refuse parts that do not go together, each pair in one sentence that says what to change. Errors: UsageError."""
     replay, envs = cfg.replay, cfg.env.num_envs
     phase = envs * replay.length
-    newest, sequence = "newest" in replay.sampler._target_.lower(), replay.length > 1
-    passes, prioritized = cfg.passes.epochs * cfg.passes.minibatches, "Prioritized" in replay.sampler._target_
+    newest, sequence = isinstance(sampler, Newest), replay.length > 1
+    passes, prioritized = cfg.passes.epochs * cfg.passes.minibatches, isinstance(sampler, Prioritized)
     refused = {
         "lambda_ mixes returns along a sequence: set replay.length above 1 (replay=rollout), or lambda_=null": (
             cfg.lambda_ is not None and not sequence

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+OBSERVATION, MASK = "observation", "action_mask"  # parts of a record: what is no Dict, and the legal actions
 ILLEGAL = -1e30  # q of an action that may not be taken: never a maximum, no weight in a softmax, and finite: 0 · q = 0
 
 

@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space
 
-from dqn.types import Spec, UsageError, layout
+from dqn.types import MASK, OBSERVATION, Spec, UsageError, layout
 
 ARRAYS = (Box, Discrete, MultiBinary)
 MOST_ACTIONS = 1024  # of a MultiDiscrete space, all combinations together
-OBSERVATION, MASK = "observation", "action_mask"
 
 
 def leaves(space: Space, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Space]]:

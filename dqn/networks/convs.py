@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from dqn.networks.layers import Linear, normalisation
+from dqn.networks.layers import Linear, hidden_layers, normalisation
 from dqn.networks.torsos import real
 from dqn.types import Spec
 
@@ -84,7 +84,7 @@ class Convolutions(nn.Module):
                 f"images of {size[0]} × {size[1]} are too small for torso={name}; choose torso=minatar_cnn or torso=mlp"
             ) from error
         self.body.train()
-        full = [layer(flat, hidden), *normalisation(norm, hidden), nn.ReLU()] if hidden else []
+        full = hidden_layers(flat, [hidden] if hidden else [], layer, norm)
         self.full, self.features = nn.Sequential(*full), hidden or flat
 
     def _channels_first(self, obs: Tensor) -> Tensor:

@@ -42,8 +42,7 @@ class Expected(nn.Module):
 
     def mix(self, values: Values, pi: Tensor) -> tuple[Tensor, Tensor | None]:
         """v = Σ_a π(a) q(a): one atom. q, π [..., A] → atoms [..., 1]."""
-        check_mix(values, pi)
-        return (values.q * pi).sum(-1, keepdim=True), None
+        return _mean(values, pi), None
 
     def loss(self, values: Values, action: Tensor, atoms: Tensor, probs: Tensor | None) -> tuple[Tensor, Tensor]:
         """δ = E[y] − q(a). q [T, B, A], action [T, B], y atoms [T, B, N′] → loss, td_error δ (detached) [T, B]."""
@@ -133,8 +132,7 @@ class HLGauss(nn.Module):
 
     def mix(self, values: Values, pi: Tensor) -> tuple[Tensor, Tensor | None]:
         """v = Σ_a π(a) q(a): one atom. q, π [..., A] → atoms [..., 1]."""
-        check_mix(values, pi)
-        return (values.q * pi).sum(-1, keepdim=True), None
+        return _mean(values, pi), None
 
     def loss(self, values: Values, action: Tensor, atoms: Tensor, probs: Tensor | None) -> tuple[Tensor, Tensor]:
         """L = −Σ_i m_i log p_i(a), m the Gaussian's histogram, atoms [T, B, N′] → loss, KL(m‖p) (detached) [T, B]."""
@@ -169,6 +167,11 @@ def chosen_atoms(z: Tensor, action: Tensor) -> Tensor:
     """z of the action taken: z [..., A, N], action [...] → [..., N]."""
     index = action[..., None, None].expand(*action.shape, 1, z.shape[-1])
     return z.gather(-2, index).squeeze(-2)
+
+
+def _mean(values: Values, pi: Tensor) -> Tensor:
+    check_mix(values, pi)
+    return (values.q * pi).sum(-1, keepdim=True)
 
 
 def _histogram(logits: Tensor, support: Tensor) -> Values:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -94,6 +96,23 @@ class Embedding(nn.Module):
             raise ValueError("a head with fractions of its own cannot read state numbers: choose torso=mlp")
         waves = (tau.unsqueeze(-1) * self.frequency).cos()  # [..., N, n]
         return features.unsqueeze(-2) * self.linear(waves).relu()
+
+
+def hidden_layers(
+    features: int,
+    hidden: Sequence[int],
+    layer: Callable[[int, int], nn.Module] = Linear,
+    norm: str | None = None,
+    owner: str = "torso",
+) -> list[nn.Module]:
+    """x ← relu(norm(W x + b)) for each width; errors name the options of `owner`."""
+    if any(width < 1 for width in hidden):
+        raise ValueError(f"{owner}.hidden must name positive widths, got {list(hidden)}")
+    modules: list[nn.Module] = []
+    for width in hidden:
+        modules += [layer(features, width), *normalisation(norm, width, owner), nn.ReLU()]
+        features = width
+    return modules
 
 
 def normalisation(kind: str | None, features: int, owner: str = "torso") -> list[nn.Module]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from dqn.networks.layers import Linear, normalisation
+from dqn.networks.layers import Linear, hidden_layers
 
 
 class Single(nn.Module):
@@ -74,12 +74,7 @@ class Dueling(nn.Module):
 def _stack(
     features: int, out: int, hidden: Sequence[int], layer: Callable[[int, int], nn.Module], norm: str | None
 ) -> nn.Sequential:
-    if any(width < 1 for width in hidden):
-        raise ValueError(f"output.hidden must name positive widths, got {list(hidden)}")
     if norm is not None and not hidden:
         raise ValueError("output.norm stands behind hidden layers: name some in output.hidden, or set output.norm=null")
-    layers: list[nn.Module] = []
-    for width in hidden:
-        layers += [layer(features, width), *normalisation(norm, width, "output"), nn.ReLU()]
-        features = width
-    return nn.Sequential(*layers, layer(features, out))
+    stack = hidden_layers(features, hidden, layer, norm, "output")
+    return nn.Sequential(*stack, layer(hidden[-1] if hidden else features, out))

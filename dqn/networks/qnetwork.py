@@ -8,9 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dqn.networks.records import split
-from dqn.types import ILLEGAL, Batch, Spec, Values
-
-MASK = "action_mask"
+from dqn.types import ILLEGAL, MASK, OBSERVATION, Batch, Spec, Values
 
 
 class QNetwork(nn.Module):
@@ -79,7 +77,7 @@ class QNetwork(nn.Module):
             return obs, None
         seen = split(self.parts, obs)
         mask = seen.pop(MASK, None)
-        return seen["observation"] if [*seen] == ["observation"] else seen, mask
+        return seen[OBSERVATION] if [*seen] == [OBSERVATION] else seen, mask
 
     def _values(self, features: Tensor, mask: Tensor | None) -> Values:
         values = self.head(features, mask)

@@ -13,9 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dqn.types import Spec, layout
-
-OBSERVATION, MASK = "observation", "action_mask"
+from dqn.types import MASK, OBSERVATION, Spec, layout
 
 
 def split(parts: tuple[tuple[str, Spec], ...], record: Tensor) -> dict[str, Tensor]:

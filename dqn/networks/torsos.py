@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dqn.networks.layers import Linear, normalisation
+from dqn.networks.layers import Linear, hidden_layers
 from dqn.types import Spec
 
 
@@ -74,15 +74,11 @@ class MLP(nn.Module):
         super().__init__()
         if not hidden or min(hidden) < 1:
             raise ValueError(f"torso.hidden must name at least one positive width, got {list(hidden)}")
-        self.spec, before = spec, width(spec)
-        layers: list[nn.Module] = []
-        for out in hidden:
-            layers += [layer(before, out), *normalisation(norm, out), nn.ReLU()]
-            before = out
+        self.spec, self.features = spec, hidden[-1]
+        layers = hidden_layers(width(spec), hidden, layer, norm)
         if spec.states:  # a one-hot input has one active entry: its fan-in is 1, not the number of states
             nn.init.uniform_(layers[0].weight, -1.0, 1.0)  # type: ignore[arg-type]
         self.layers = nn.Sequential(*layers)
-        self.features = before
 
     def forward(self, obs: Any) -> Tensor:
         return self.layers(obs if self.spec.states else vector(self.spec, obs))
