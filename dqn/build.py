@@ -45,6 +45,7 @@ class Run:
 
     trainer: Trainer
     device: torch.device
+    engine: str
     card: str
 
     def close(self) -> None:
@@ -104,7 +105,7 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
     fit(cfg, online.head, sampler, online.state_size)
     memory_plan = plan(cfg, spec, sum(p.numel() for p in online.parameters()), online.state_size, device)
     memory = _memory(cfg, spec, sampler, envs.num_envs, online.state_size, device)
-    engine = instantiate(cfg.execution.engine)
+    engine = instantiate(cfg.execution.engine)(device, updates_in(cfg))
     learner = Learner(
         online, _objective(cfg), instantiate(cfg.optimizer), cfg.target.polyak, cfg.max_grad_norm,
         instantiate(cfg.lr_schedule), _passes(cfg, device),
@@ -114,11 +115,11 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
         online, instantiate(cfg.exploration), device, generator(seed, "exploration", device), envs.num_envs
     )  # fmt: skip
 
-    def update() -> tuple[torch.Tensor, Any]:
+    def update() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         batch = memory.sample()
         stats, td_error = learner.update(batch)
         memory.report(batch, td_error)
-        return stats, batch
+        return stats, {k: v for k, v in vars(batch).items() if torch.is_tensor(v)}
 
     times = Times(
         **{f.name: cfg[f.name] for f in fields(Times) if f.name in cfg},
@@ -131,11 +132,16 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
         ticks = max(1, min(STAGE_TICKS, memory.ring.rows // 4))
         collector = Collector(envs, actor, Stage(spec, envs.num_envs, ticks, online.state_size))
     trainer = Trainer(
-        collector=collector, actor=actor, memory=memory, learner=learner, update=engine.capture(update),
+        collector=collector, actor=actor, memory=memory, learner=learner, update=engine.capture(update, learner.optimizer),
         evaluate=Evaluator(cfg, online, device, envs.optimal_q(cfg.gamma)),
         times=times, seed=seed, gamma=cfg.gamma, directory=directory, logger=Logger(directory, purge_step),
     )  # fmt: skip
-    return Run(trainer, device, card(cfg, envs, memory_plan, why, directory))
+    return Run(trainer, device, engine.why, card(cfg, envs, memory_plan, why, engine.why, directory))
+
+
+def updates_in(cfg: DictConfig) -> int:
+    """Calls of `update` in the whole run."""
+    return max(0, cfg.steps - cfg.learning_starts) // cfg.train_every * cfg.updates
 
 
 def _objective(cfg: DictConfig) -> Objective:

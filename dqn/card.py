@@ -67,7 +67,7 @@ def _seen(spec: Spec) -> str:
     return f"{spec.states} states" if spec.states else f"{spec.obs_dtype} {spec.obs_shape}"
 
 
-def card(cfg: DictConfig, envs: GymEnvs, memory_plan: str, why: str, directory: Path) -> str:
+def card(cfg: DictConfig, envs: GymEnvs, memory_plan: str, why: str, engine: str, directory: Path) -> str:
     """The recipe card: what this run is made of."""
     spec = envs.spec
     returns = f"n_step={cfg.n_step}" if cfg.lambda_ is None else f"lambda_={cfg.lambda_}"
@@ -78,7 +78,7 @@ def card(cfg: DictConfig, envs: GymEnvs, memory_plan: str, why: str, directory: 
         **{part: part_line(cfg[part]) for part in ("exploration", "target", "optimizer", "lr_schedule")},
         "time": f"{cfg.steps:,} env_steps from seed {cfg.seed}; behind {cfg.learning_starts:,}, "
         f"{cfg.updates * cfg.passes.epochs * cfg.passes.minibatches} update(s) every {cfg.train_every}",
-        "device": f"{why}; engine {part_line(cfg.execution.engine)}, {cfg.execution.threads} thread(s)",
+        "device": f"{why}; engine {engine}, {cfg.execution.threads} thread(s)",
         "memory": memory_plan,
         "run": str(directory.resolve()),
     }

@@ -99,7 +99,7 @@ def finish(cfg: DictConfig, run: build.Run, seconds: float) -> dict[str, Any]:
         "seconds_by_stage": {k: round(v, 4) for k, v in trainer.meter.seconds.items()},
         "parameter_hash": parameter_hash(trainer.learner.online.state_dict()),
         "device": str(run.device),
-        "engine": cfg.execution.engine["_target_"].rpartition(".")[2],
+        "engine": run.engine,
         "versions": {
             "dqn": __version__, "python": platform.python_version(), "torch": torch.__version__,
             "gymnasium": gymnasium.__version__, "numpy": np.__version__,

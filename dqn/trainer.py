@@ -41,7 +41,7 @@ class Trainer:
     actor: Any
     memory: Any
     learner: Any
-    update: Callable[[], tuple[Tensor, Any]]  # sample and learn once, captured: STATS and the batch
+    update: Callable[[], tuple[Tensor, dict[str, Tensor]]]  # sample and learn once, captured: STATS and the batch
     evaluate: Callable[..., dict[str, Any]]
     times: Times
     seed: int
@@ -52,7 +52,7 @@ class Trainer:
     def __post_init__(self) -> None:
         self.env_steps = self.updates = self.points = 0
         self.largest_reward, self.warned, self.ready, self.stop = 0.0, False, False, False
-        self.saved_at, self.batch = -1, None
+        self.saved_at, self.batch = -1, {}
         self.episodes = Episodes(self.collector.num_envs)
         self.meter = Meter(STATS, self.memory.ring.device)
         self.checkpoints = Checkpoints(self.directory / "checkpoints")
@@ -172,7 +172,7 @@ class Trainer:
             ring = self.memory.ring
             rows = ring.rows_since(self.saved_rows)
             self.checkpoints.save(self.env_steps, pack(self.parts), rows, ring.written, ring.rows, counters)
-            self.saved_rows, self.saved_at = ring.written, self.env_steps
+            self.saved_rows, self.saved_at = ring.written.clone(), self.env_steps
             self.logger.flush()
 
     def restore(self, snapshot: Snapshot) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -53,6 +53,7 @@ class Learner:
         self.optimizer = optimizer([{"params": usual}, {"params": slow}] if slow else usual)
         if slow:
             self.optimizer.param_groups[1]["lr"] *= online.head.fraction_lr
+        self._begin_optimizer()
         self.lr_schedule = lr_schedule
         self.lr = [group["lr"] for group in self.optimizer.param_groups]
 
@@ -72,14 +73,30 @@ class Learner:
 
     def descend(self, batch: Batch, atoms: Tensor, probs: Tensor | None) -> tuple[Tensor, Tensor]:
         """One gradient step towards given targets."""
-        self.optimizer.zero_grad(set_to_none=True)
         loss = self.objective.loss(self.online, batch, atoms, probs)
-        loss.total.backward()
-        norm = self._clip([p.grad for p in self.parameters if p.grad is not None])
-        self.optimizer.step()
+        grads = torch.autograd.grad(loss.total, self.parameters, allow_unused=True)
+        norm = self._clip([g for g in grads if g is not None])
+        self._step(grads)
         value = loss.q.amax(-1)  # of the greedy action: what Mnih et al. (2015), fig. 2, watch
         stats = [loss.total.detach(), loss.td_error.abs().mean(), value.mean(), value.max(), norm]
         return torch.stack(stats), loss.td_error
+
+    def _step(self, grads: Sequence[Tensor | None]) -> None:
+        for p, grad in zip(self.parameters, grads, strict=True):
+            p.grad = grad
+        self.optimizer.step()
+        for p in self.parameters:
+            p.grad = None
+
+    @torch.no_grad()
+    def _begin_optimizer(self) -> None:
+        """Make the optimizer's tensors now, as its first step would, so that every update finds the same ones."""
+        before = [p.clone() for p in self.parameters]
+        self._step([torch.zeros_like(p) for p in self.parameters])
+        for mine, kept in zip(self.parameters, before, strict=True):
+            mine.copy_(kept)
+        for _, tensor in self._moments():
+            tensor.zero_()
 
     @torch.no_grad()
     def _clip(self, grads: list[Tensor]) -> Tensor:
@@ -101,15 +118,17 @@ class Learner:
         if self.lr_schedule is not None:
             factor = self.lr_schedule(env_steps)
             for group, lr in zip(self.optimizer.param_groups, self.lr, strict=True):
-                group["lr"] = lr * factor
+                if isinstance(group["lr"], Tensor):  # an engine made it one, to be changed in place
+                    group["lr"].fill_(lr * factor)
+                else:
+                    group["lr"] = lr * factor
 
     def state(self) -> dict[str, Tensor]:
         """Everything the next update depends on, by name; the lr is the configuration's and is not in it."""
         tensors = {f"online/{k}": v for k, v in self.online.state_dict().items()}
         if self.polyak is not None:
             tensors |= {f"target/{k}": v for k, v in self.target.state_dict().items()}
-        for i, p in enumerate(self.parameters):
-            tensors |= {f"optimizer/{i}/{k}": torch.as_tensor(v) for k, v in self.optimizer.state[p].items()}
+        tensors |= {f"optimizer/{name}": tensor for name, tensor in self._moments()}
         return tensors | {f"random/{i}": generator.get_state() for i, generator in enumerate(self._random())}
 
     def load(self, state: dict[str, Tensor]) -> None:
@@ -121,9 +140,13 @@ class Learner:
         self.online.load_state_dict(part("online/"))
         if self.polyak is not None:
             self.target.load_state_dict(part("target/"))
-        moments = {i: part(f"optimizer/{i}/") for i in range(len(self.parameters))}
-        groups = self.optimizer.state_dict()["param_groups"]  # the configuration's, lr included
-        self.optimizer.load_state_dict({"state": {i: m for i, m in moments.items() if m}, "param_groups": groups})
+        for name, tensor in self._moments():
+            tensor.copy_(state[f"optimizer/{name}"])
+
+    def _moments(self) -> Iterator[tuple[str, Tensor]]:
+        """What the optimizer keeps of each parameter, by number and name."""
+        for i, p in enumerate(self.parameters):
+            yield from ((f"{i}/{k}", v) for k, v in self.optimizer.state[p].items() if isinstance(v, Tensor))
 
     def _random(self) -> list[torch.Generator]:
         return [*self.generators, *([self.passes.generator] if self.passes is not None else [])]

@@ -105,15 +105,15 @@ class Ring:
         most = ticks if rows.splits is None else 2 * ticks
         if most >= self.rows:
             raise ValueError(f"a block of {ticks} ticks does not fit a ring of {self.rows} rows: raise replay.capacity")
-        before, arange = self.written, torch.arange(most, device=self.device)[:, None]
+        before, arange = self.written.clone(), torch.arange(most, device=self.device)[:, None]
         if rows.splits is None:
             slot = (before + arange) % self.rows
-            self.written = before + ticks
+            self.written.add_(ticks)
         else:  # the episode's last observation takes a row of its own behind the decision that ended it
             splits = torch.as_tensor(rows.splits).to(self.device)
             taken = 1 + splits.to(torch.int64)
             slot = (before + taken.cumsum(0) - taken) % self.rows
-            self.written = before + taken.sum(0)
+            self.written.add_(taken.sum(0))
             tick, env = splits.nonzero(as_tuple=True)
             after = (slot[tick, env] + 1) % self.rows
             self.obs[after, env] = torch.as_tensor(rows.final_obs).to(self.device)[tick, env]
@@ -140,13 +140,13 @@ class Ring:
         overwritten = self.written - self.rows  # rows up to here are gone: first they go, then new ones come
         oldest = self.evicted + arange
         gone = (self.starts[oldest % self.rows, self.env] <= overwritten) & (oldest < self.added)
-        self.evicted = self.evicted + gone.sum(0)
+        self.evicted.add_(gone.sum(0))
         legal = (row >= 0) & (row > overwritten) & (row <= self.written - self.window) & fit
         place = (self.added - 1 + legal.cumsum(0)) % self.rows
         which, env = legal.nonzero(as_tuple=True)
         self.starts[place[which, env], env] = row[which, env]
-        self.added = self.added + legal.sum(0)
-        self.evicted = torch.maximum(self.evicted, self.added - self.kept)
+        self.added.add_(legal.sum(0))
+        torch.maximum(self.evicted, self.added - self.kept, out=self.evicted)
 
     def cut(self) -> None:
         """End the running episodes here, as a truncation: the environments are about to be reset from outside."""

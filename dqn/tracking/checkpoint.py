@@ -166,6 +166,6 @@ def unpack(parts: dict[str, Any], tensors: dict[str, Tensor]) -> Iterator[str]:
         yield f"{name}: {len(own)} tensors, {size / 1e6:.2f} MB"
 
 
-def save_batch(path: Path, batch: Any) -> None:
+def save_batch(path: Path, batch: dict[str, Tensor]) -> None:
     """A batch that broke an update, for a look at it afterwards."""
-    save_file({k: v.detach().cpu().contiguous() for k, v in vars(batch).items() if torch.is_tensor(v)}, path)
+    save_file({k: v.detach().cpu().contiguous() for k, v in batch.items()}, path)

@@ -1,0 +1,74 @@
+"""The whole step as one CUDA graph."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+log = logging.getLogger("dqn")
+WARM_UP = 3  # calls as written before the capture, as torch's notes on CUDA graphs advise
+
+
+class Graph:
+    """step() captured at its fourth call; the ones before run as written, on a stream of their own."""
+
+    def __init__(self, step: Callable, optimizer: torch.optim.Optimizer | None, device: torch.device):
+        self.step, self.device = step, device
+        self.stream, self.calls, self.result = torch.cuda.Stream(device), 0, None
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.drawn = Drawn()
+        for group in optimizer.param_groups if optimizer is not None else []:
+            group["lr"] = torch.as_tensor(group["lr"], device=device)
+            group["capturable"] = True
+
+    def __call__(self) -> Any:
+        if self.graph is not None:
+            self.graph.replay()
+            return self.result
+        self.calls += 1
+        if self.calls == WARM_UP + 1:
+            try:
+                return self._capture()
+            except Exception as error:  # nothing has run: a capture only notes what would
+                give_up(error)
+        if self.calls > WARM_UP:
+            return self.step()
+        self.stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self.stream), self.drawn:
+            result = self.step()
+        torch.cuda.current_stream(self.device).wait_stream(self.stream)
+        return result
+
+    def _capture(self) -> Any:
+        graph = torch.cuda.CUDAGraph()
+        for generator in self.drawn.generators:
+            graph.register_generator_state(generator)
+        with torch.cuda.graph(graph, stream=self.stream):
+            self.result = self.step()
+        self.graph = graph
+        graph.replay()
+        return self.result
+
+
+class Drawn(TorchFunctionMode):
+    """Notes which generators random numbers were drawn from."""
+
+    def __init__(self):
+        super().__init__()
+        self.generators: set[torch.Generator] = set()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if kwargs and kwargs.get("generator") is not None:
+            self.generators.add(kwargs["generator"])
+        return func(*args, **(kwargs or {}))
+
+
+def give_up(error: Exception) -> None:
+    """Say once, in one line, that a run goes on without its engine, and why."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = lines[0] if lines else type(error).__name__
+    log.warning("The engine cannot be used, the run goes on as written: %s", reason)
