@@ -121,6 +121,10 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
         memory.report(batch, td_error)
         return stats, {k: v for k, v in vars(batch).items() if torch.is_tensor(v)}
 
+    if learner.passes is None:
+        update = engine.capture(update, learner.optimizer)
+    else:  # one gradient step is the program: all of them in one would be a very long one
+        learner.descend_rows = engine.capture(learner.descend_rows, learner.optimizer)
     times = Times(
         **{f.name: cfg[f.name] for f in fields(Times) if f.name in cfg},
         **{f.name: cfg.tracking[f.name] for f in fields(Times) if f.name in cfg.tracking},
@@ -132,7 +136,7 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
         ticks = max(1, min(STAGE_TICKS, memory.ring.rows // 4))
         collector = Collector(envs, actor, Stage(spec, envs.num_envs, ticks, online.state_size))
     trainer = Trainer(
-        collector=collector, actor=actor, memory=memory, learner=learner, update=engine.capture(update, learner.optimizer),
+        collector=collector, actor=actor, memory=memory, learner=learner, update=update,
         evaluate=Evaluator(cfg, online, device, envs.optimal_q(cfg.gamma)),
         times=times, seed=seed, gamma=cfg.gamma, directory=directory, logger=Logger(directory, purge_step),
     )  # fmt: skip

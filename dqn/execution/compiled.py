@@ -29,24 +29,26 @@ def compiler_missing() -> str:
     return "" if any(map(shutil.which, ("g++", "clang++", "c++"))) else "no C++ compiler"
 
 
-def record(step: Callable, optimizer: torch.optim.Optimizer | None = None) -> Callable:
-    """The step compiled; `optimizer` is the one in it. Calls go to exactly the tensors that the step refers to now."""
-    with _recordable(optimizer), FakeTensorMode(allow_non_fake_inputs=True):
-        graph = make_fx(step, decomposition_table={torch.ops.aten._foreach_norm.Scalar: _norms})()
+def record(step: Callable, optimizer: torch.optim.Optimizer | None, *args: Tensor) -> Callable:
+    """The step compiled for arguments like these; `optimizer` is the one in it. What else the step reads or writes are
+    from now on exactly the tensors that it refers to now."""
+    with _recordable(optimizer), FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        recording = make_fx(step, decomposition_table={torch.ops.aten._foreach_norm.Scalar: _norms})
+        graph = recording(*map(mode.from_tensor, args))
     draws, inputs = _open(graph)
     program = compile_graph(graph, inputs)
 
-    def call():
+    def call(*args: Tensor) -> Any:
         for draw in draws:
             draw()
         with torch.no_grad():
-            return program(*inputs)
+            return program(*inputs, *args)
 
-    def first():  # the compiler starts here, before anything runs: where it fails, the draws are taken back
+    def first(*args: Tensor) -> Any:  # the compiler starts here, before anything runs: where it fails, the draws are taken back
         generators = {draw.keywords["generator"] for draw in draws}
         before = [(generator, generator.get_state()) for generator in generators]
         try:
-            return call()
+            return call(*args)
         except Exception:
             for generator, state in before:
                 generator.set_state(state)
@@ -61,8 +63,8 @@ class Twice:
     def __init__(self, first: Callable, then: Callable):
         self.next, self.then = first, then
 
-    def __call__(self):
-        result = self.next()
+    def __call__(self, *args: Tensor) -> Any:
+        result = self.next(*args)
         self.next = self.then
         return result
 

@@ -1,7 +1,6 @@
 """Engines: how a step is run. Each is made for a device and the number of calls ahead, and has one verb:
 
-`capture(step, optimizer)` takes a step without arguments, with its in-place effects on tensors, and gives one that does
-the same. One body is valid under all engines because state is written in place, shapes are fixed, numbers that vary are
+`capture(step, optimizer)` takes a step of tensors, with its in-place effects on others, and gives one that does the same. One body is valid under all engines because state is written in place, shapes are fixed, numbers that vary are
 tensors that the host fills, and random numbers come from generators (results are returned as tensors, in tuples and
 dicts). `optimizer` is the one that the step uses, where it uses one. `why` says in words what was chosen.
 """
@@ -9,9 +8,10 @@ dicts). `optimizer` is the one that the step uses, where it uses one. `why` says
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from dqn.execution.compiled import compiler_missing, record
 from dqn.execution.graphs import Graph, give_up
@@ -39,8 +39,8 @@ class Compiled:
 
     def capture(self, step: Callable, optimizer: torch.optim.Optimizer | None = None) -> Callable:
         if self.device.type == "cpu":
-            return Lazy(step, lambda: record(step, optimizer))
-        return Lazy(step, lambda: Graph(record(step, optimizer), None, self.device))
+            return Lazy(step, lambda *args: record(step, optimizer, *args))
+        return Lazy(step, lambda *args: Graph(record(step, optimizer, *args), None, self.device))
 
 
 class CUDAGraph:
@@ -51,27 +51,29 @@ class CUDAGraph:
         self.why = f"cudagraph ({why})" if device.type == "cuda" else f"eager (cudagraph needs a GPU, not {device})"
 
     def capture(self, step: Callable, optimizer: torch.optim.Optimizer | None = None) -> Callable:
-        return Lazy(step, lambda: Graph(step, optimizer, self.device)) if self.device.type == "cuda" else step
+        return Lazy(step, lambda *args: Graph(step, optimizer, self.device)) if self.device.type == "cuda" else step
 
 
 class Lazy:
-    """A step that is prepared at its first call; where that fails it runs as written, and the log says why, once."""
+    """A step that is prepared at its first call with arguments of some shapes; where that fails it runs as written, and
+    the log says why."""
 
     def __init__(self, step: Callable, prepare: Callable[[], Callable]):
         self.step, self.prepare = step, prepare
-        self.ready: Callable | None = None
+        self.ready: dict[tuple[torch.Size, ...], Callable] = {}
 
-    def __call__(self):
-        if self.ready is None:
+    def __call__(self, *args: Tensor) -> Any:
+        shapes = tuple(x.shape for x in args)
+        if shapes not in self.ready:
             try:
-                ready = self.prepare()
-                result = ready()
-                self.ready = ready
+                ready = self.prepare(*args)
+                result = ready(*args)
+                self.ready[shapes] = ready
                 return result
             except Exception as error:  # whatever a compiler may raise: nothing has been changed yet
                 give_up(error)
-                self.ready = self.step
-        return self.ready()
+                self.ready[shapes] = self.step
+        return self.ready[shapes](*args)
 
 
 def auto(device: torch.device, calls: int) -> Eager | Compiled | CUDAGraph:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 log = logging.getLogger("dqn")
@@ -19,36 +20,39 @@ class Graph:
     def __init__(self, step: Callable, optimizer: torch.optim.Optimizer | None, device: torch.device):
         self.step, self.device = step, device
         self.stream, self.calls, self.result = torch.cuda.Stream(device), 0, None
+        self.args: list[Tensor] = []
         self.graph: torch.cuda.CUDAGraph | None = None
         self.drawn = Drawn()
         for group in optimizer.param_groups if optimizer is not None else []:
             group["lr"] = torch.as_tensor(group["lr"], device=device)
             group["capturable"] = True
 
-    def __call__(self) -> Any:
+    def __call__(self, *args: Tensor) -> Any:
         if self.graph is not None:
+            for mine, given in zip(self.args, args, strict=True):
+                mine.copy_(given)
             self.graph.replay()
             return self.result
         self.calls += 1
         if self.calls == WARM_UP + 1:
             try:
-                return self._capture()
+                return self._capture(*args)
             except Exception as error:  # nothing has run: a capture only notes what would
                 give_up(error)
         if self.calls > WARM_UP:
-            return self.step()
+            return self.step(*args)
         self.stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self.stream), self.drawn:
-            result = self.step()
+            result = self.step(*args)
         torch.cuda.current_stream(self.device).wait_stream(self.stream)
         return result
 
-    def _capture(self) -> Any:
-        graph = torch.cuda.CUDAGraph()
+    def _capture(self, *args: Tensor) -> Any:
+        graph, self.args = torch.cuda.CUDAGraph(), [x.clone() for x in args]
         for generator in self.drawn.generators:
             graph.register_generator_state(generator)
         with torch.cuda.graph(graph, stream=self.stream):
-            self.result = self.step()
+            self.result = self.step(*self.args)
         self.graph = graph
         graph.replay()
         return self.result

@@ -68,8 +68,14 @@ class Learner:
         atoms, probs = self.objective.targets(self.online, self.target, batch)
         if self.passes is None:
             return self.descend(batch, atoms, probs)
-        stats = [self.descend(*part)[0] for part in self.passes(batch, atoms, probs)]
+        flat = self.passes.flatten(batch, atoms, probs)
+        stats = [self.descend_rows(rows, *flat) for rows in self.passes.rows(len(flat[0]), flat[0].device)]
         return torch.stack(stats).mean(0), None
+
+    def descend_rows(self, rows: Tensor, *flat: Tensor) -> Tensor:
+        """One gradient step on some rows of a batch that was taken apart; returns the statistics."""
+        assert self.passes is not None
+        return self.descend(*self.passes.part(rows, *flat))[0]
 
     def descend(self, batch: Batch, atoms: Tensor, probs: Tensor | None) -> tuple[Tensor, Tensor]:
         """One gradient step towards given targets."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -28,17 +27,22 @@ class Passes:
     def steps(self) -> int:
         return self.epochs * self.minibatches
 
-    def __call__(
-        self, batch: Batch, atoms: Tensor, probs: Tensor | None
-    ) -> Iterator[tuple[Batch, Tensor, Tensor | None]]:
+    @staticmethod
+    def flatten(batch: Batch, atoms: Tensor, probs: Tensor | None) -> tuple[Tensor, ...]:
+        """A batch as rows [T·B, ...]: obs, action, reward, discount, weight, atoms, and probs where there are any."""
         length, columns = batch.action.shape
         weight = batch.weight.expand(length, columns)
-        flat = [x.flatten(0, 1) for x in (batch.obs[:length], batch.action, batch.reward, batch.discount, weight)]
+        parts = [batch.obs[:length], batch.action, batch.reward, batch.discount, weight, atoms]
+        return tuple(x.flatten(0, 1) for x in (parts if probs is None else [*parts, probs]))
+
+    def rows(self, count: int, device: torch.device) -> Iterator[Tensor]:
+        """The numbers of the rows of each minibatch in turn."""
         for _ in range(self.epochs):
-            order = torch.randperm(length * columns, device=atoms.device, generator=self.generator)
-            for rows in order.tensor_split(self.minibatches):
-                obs, action, reward, discount, w = (x[rows][None] for x in flat)
-                part = replace(batch, obs=obs, action=action, reward=reward, discount=discount, weight=w,
-                               bootstrap=None, done=None)  # fmt: skip
-                mass = None if probs is None else probs.flatten(0, 1)[rows][None]
-                yield part, atoms.flatten(0, 1)[rows][None], mass
+            order = torch.randperm(count, device=device, generator=self.generator)
+            yield from order.tensor_split(self.minibatches)
+
+    @staticmethod
+    def part(rows: Tensor, *flat: Tensor) -> tuple[Batch, Tensor, Tensor | None]:
+        """One minibatch, [1, B, ...], with its targets."""
+        obs, action, reward, discount, weight, atoms, *probs = (x[rows][None] for x in flat)
+        return Batch(obs, action, reward, discount, weight), atoms, probs[0] if probs else None

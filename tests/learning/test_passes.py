@@ -30,7 +30,8 @@ def rollout(length=5, columns=7):
 def test_every_row_comes_once_an_epoch_with_its_own_target(epochs, minibatches):
     batch, passes = rollout(), Passes(epochs, minibatches, torch.Generator().manual_seed(0))
     atoms = batch.reward.unsqueeze(-1) * 2
-    parts = [*passes(batch, atoms, None)]
+    flat = passes.flatten(batch, atoms, None)
+    parts = [passes.part(rows, *flat) for rows in passes.rows(35, torch.device("cpu"))]
     assert len(parts) == passes.steps == epochs * minibatches
     for epoch in range(epochs):
         seen = []
