@@ -20,12 +20,23 @@ from dqn.cli import CONF
 from dqn.tracking.logger import start_text_log
 
 torch.set_num_threads(1)
+RECIPES = sorted(path.stem for path in (CONF / "algorithm").glob("*.yaml"))
 QUICK = [
     "run.dir=unused",
     "tracking.evaluate_every=0",
     "tracking.checkpoint_every=0",
     "tracking.final_episodes=2",
 ]
+
+SMALL = ["learning_starts=50", "train_every=2", "torso.hidden=[8]", "tuned.samples=4", "tuned.quantiles=8"]
+SHORT = {  # 75 updates within 200 steps of the chain
+    "tabular": [],
+    "pqn": ["torso.hidden=[8]", "env.num_envs=4", "replay.length=4", "passes.minibatches=4"],
+    "r2d2": [*SMALL, "replay.length=4", "replay.burn_in=2", "replay.stride=2", "replay.batch_size=4"],
+    "drqn": [*SMALL, "replay.length=4", "replay.batch_size=4"],
+    "der": [*SMALL, "torso=mlp"],
+    "btr": [*SMALL, "torso=mlp", "env.num_envs=4", "replay.batch_size=16"],
+}
 
 
 def configure(*overrides: str):
@@ -54,6 +65,21 @@ def wired(tmp_path):
     yield make
     for run in runs:
         run.close()
+
+
+@pytest.fixture
+def small(wired, tmp_path):
+    """small(recipe, …) wires it on the chain with small numbers; recipes that learn from data get some."""
+
+    def make(recipe, *overrides):
+        data = []
+        if recipe == "cql":
+            played = wired("env=chain", "steps=200", "tuned.epsilon_end=1.0")
+            played.trainer.run()
+            data = [f"replay.path={played.trainer.directory}"]
+        return wired(f"algorithm={recipe}", "env=chain", "steps=200", *SHORT.get(recipe, SMALL), *overrides, *data)
+
+    return make
 
 
 def pytest_collection_modifyitems(items):

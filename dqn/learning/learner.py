@@ -88,8 +88,8 @@ class Learner:
         return torch.stack(stats), loss.td_error
 
     def _step(self, grads: Sequence[Tensor | None]) -> None:
-        for p, grad in zip(self.parameters, grads, strict=True):
-            p.grad = grad
+        for p, grad in zip(self.parameters, grads, strict=True):  # fused kernels expect the parameter's own layout
+            p.grad = grad if grad is None or grad.stride() == p.stride() else torch.empty_like(p).copy_(grad)
         self.optimizer.step()
         for p in self.parameters:
             p.grad = None

@@ -1,0 +1,164 @@
+"""Engines: the update recorded, compiled or captured is the update as written."""
+
+import logging
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import RECIPES, world
+
+from dqn.execution import compiled, engines
+from dqn.learning.learner import Learner
+from dqn.learning.objective import Objective
+from dqn.networks.heads import Expected
+from dqn.networks.qnetwork import QNetwork
+from dqn.networks.torsos import MLP
+from dqn.ops.backups import q_learning
+from dqn.ops.transforms import Identity
+from dqn.types import Spec
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def recorded_only(monkeypatch):
+    """The recording is run as it is, operation by operation: all of an engine but the compiler."""
+    monkeypatch.setattr(compiled, "compile_graph", lambda graph, inputs: graph.forward)
+
+
+def through(trainer):
+    """A run with everything between updates that an engine might not notice: rows, lr, syncs, a load."""
+    whole, parts = trainer.times, (trainer.learner, trainer.memory)
+    trainer.times = replace(whole, steps=whole.steps // 2)
+    trainer.run()
+    kept = [{name: tensor.clone() for name, tensor in part.state().items()} for part in parts]
+    for _ in range(5):
+        trainer.update()
+    for part, state in zip(parts, kept, strict=True):
+        part.load(state)
+    trainer.times = whole
+    trainer.run()
+    return {k: v.double() for k, v in trainer.learner.state().items()}
+
+
+def assert_same(mine, theirs, tolerance):
+    assert mine.keys() == theirs.keys()
+    for name, tensor in mine.items():
+        exact = name.startswith("random")
+        torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=0 if exact else tolerance, msg=name)
+
+
+CHANGING = ["lr_schedule.end=0.1", "lr_schedule.steps=200"]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a24_every_recipe_recorded_is_the_recipe_as_written(small, recipe, recorded_only, caplog):
+    """Also that an update never asks the device: a recording has no numbers to answer with."""
+    as_written = through(small(recipe, "execution=eager", *CHANGING).trainer)
+    recording = through(small(recipe, "execution=compile", *CHANGING).trainer)
+    assert_same(recording, as_written, 1e-4)
+    assert [r.message for r in caplog.records if "as written" in r.message] == []
+
+
+@pytest.mark.parametrize("recipe", [pytest.param(r, marks=[] if r == "dqn" else pytest.mark.slow) for r in RECIPES])
+def test_a24_every_recipe_compiled_is_the_recipe_as_written(small, recipe, caplog):
+    as_written = through(small(recipe, "execution=eager", "steps=1000", *CHANGING).trainer)
+    program = through(small(recipe, "execution=compile", "steps=1000", *CHANGING).trainer)
+    assert_same(program, as_written, 1e-3)
+    assert [r.message for r in caplog.records if "as written" in r.message] == []
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("engine", ["cudagraph", "compile"])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a24_every_recipe_captured_is_the_recipe_as_written(small, recipe, engine, caplog):
+    as_written = through(small(recipe, "execution=eager", "device=cuda", *CHANGING).trainer)
+    captured = through(small(recipe, f"execution={engine}", "device=cuda", *CHANGING).trainer)
+    assert_same(captured, as_written, 1e-3)
+    assert [r.message for r in caplog.records if "as written" in r.message] == []
+
+
+def test_two_programs_with_the_same_shapes_are_two_programs():
+    state = torch.zeros(3)
+    one = engines.Compiled(CPU, 0).capture(lambda x: state.add_(x))
+    other = engines.Compiled(CPU, 0).capture(lambda x: state.mul_(x))
+    for _ in range(2):
+        one(torch.full((3,), 2.0))
+        other(torch.full((3,), 3.0))
+    assert state.tolist() == [24.0] * 3
+    assert one(torch.ones(1)).tolist() == [25.0] * 3  # another shape, another program
+
+
+def test_draws_are_those_of_the_step_as_written():
+    generators = [torch.Generator().manual_seed(0) for _ in range(2)]
+
+    def draw(generator):
+        shuffled = torch.randperm(7, generator=generator)
+        return shuffled, torch.rand(4, generator=generator) + torch.randn(4, generator=generator)
+
+    program = engines.Compiled(CPU, 0).capture(lambda: draw(generators[0]))
+    for _ in range(3):
+        assert all(map(torch.equal, program(), draw(generators[1])))
+    assert torch.equal(*(g.get_state() for g in generators))
+
+
+@pytest.mark.parametrize("where", ["recording", "compiling"])
+def test_what_cannot_be_prepared_runs_as_written_and_says_why_once(where, caplog, monkeypatch):
+    generator, asked = torch.Generator().manual_seed(0), torch.Generator().manual_seed(0)
+    seen = torch.zeros(2)
+
+    def step():
+        seen.add_(torch.rand(2, generator=generator))
+        if where == "recording":
+            float(seen.sum())  # asks the device
+        return seen.clone()
+
+    def broken(graph, inputs):
+        def program(*args):
+            raise RuntimeError("no compiler\nand much more")
+
+        return program
+
+    monkeypatch.setattr(compiled, "compile_graph", broken)
+    program = engines.Compiled(CPU, 0).capture(step)
+    with caplog.at_level(logging.WARNING, "dqn"):
+        results = [program() for _ in range(3)]
+    draws = torch.stack([torch.rand(2, generator=asked) for _ in range(3)])
+    torch.testing.assert_close(torch.stack(results), draws.cumsum(0))
+    assert len([r for r in caplog.records if "as written" in r.message]) == 1
+    if where == "compiling":
+        assert caplog.records[-1].message.endswith("no compiler")
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda p: torch.optim.Adam(p, 0.1, fused=True, weight_decay=0.1), lambda p: torch.optim.RAdam(p, 0.1),
+        lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, weight_decay=0.1), lambda p: torch.optim.AdamW(p, 0.1),
+        lambda p: torch.optim.RMSprop(p, 0.1, centered=True, momentum=0.5), lambda p: torch.optim.Adam(p, 0.1, eps=0.0),
+    ],
+)  # fmt: skip
+def test_an_optimizer_whose_tensors_exist_from_the_start_takes_the_same_steps(optimizer):
+    torch.manual_seed(0)
+    spec = Spec((3,), torch.zeros(0).numpy().dtype, 2)
+    online = QNetwork(torso := MLP(spec, [4]), Expected(torso.features, 2))
+    begin = [p.detach().clone().requires_grad_() for p in online.parameters()]
+    learner = Learner(online, Objective(q_learning, Identity()), optimizer)
+    assert all(map(torch.equal, begin, learner.parameters))
+    theirs = optimizer(begin)
+    for _ in range(4):
+        grads = [torch.randn_like(p) for p in begin]
+        learner._step(grads)
+        for p, grad in zip(begin, grads, strict=True):
+            p.grad = grad
+        theirs.step()
+    assert all(map(torch.equal, begin, learner.parameters))
+
+
+def test_auto_compiles_what_is_long_where_there_is_a_compiler(monkeypatch, wired):
+    assert engines.auto(CPU, engines.PAYS - 1).why == "eager (auto: 19,999 updates, compiling pays from 20,000)"
+    assert engines.auto(CPU, engines.PAYS).why == "compile (auto: 20,000 updates)"
+    monkeypatch.setattr(engines, "compiler_missing", lambda: "no C++ compiler")
+    assert engines.auto(CPU, 10**9).why == "eager (auto: no C++ compiler)"
+    run = wired(*world("test/OneState-v0", "steps=20", "execution=cudagraph", "device=cpu"))
+    assert "engine eager (cudagraph needs a GPU, not cpu)" in run.card
