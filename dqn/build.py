@@ -112,7 +112,8 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
         (generator(seed, "noise", device), generator(seed, "target noise", device)),
     )  # fmt: skip
     actor = Actor(
-        online, instantiate(cfg.exploration), device, generator(seed, "exploration", device), envs.num_envs
+        online, instantiate(cfg.exploration), device, generator(seed, "exploration", device), envs.num_envs,
+        engine.capture,
     )  # fmt: skip
 
     def update() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,23 +14,31 @@ class Actor:
     """Acts for E environments: action = exploration(network(obs), rate). obs [E, ...] → action [E] int64.
 
     It carries what the network's core remembers of each environment's episode [E, S]; `before` is what it remembered
-    before the last action, which the replay memory keeps.
+    before the last action, which the replay memory keeps. `capture` is an engine's, for the policy.
     """
 
     def __init__(
-        self, network: Any, exploration: Any, device: torch.device, generator: torch.Generator, num_envs: int = 1
-    ):
+        self, network: Any, exploration: Any, device: torch.device, generator: torch.Generator, num_envs: int = 1,
+        capture: Callable = lambda step: step,
+    ):  # fmt: skip
         self.network, self.exploration, self.device, self.generator = network, exploration, device, generator
         self.rate = torch.zeros((), device=device)
         self.before = self.remembered = network.initial(num_envs, device)
+        self.policy = capture(self.policy)
 
     @torch.no_grad()
+    def policy(self, obs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions [E] for obs [E, ...] and what is remembered [E, S] before, and what is remembered then."""
+        values, state = self.network.step(obs, state)
+        return self.exploration(values, self.rate, self.generator), state
+
     def act(self, obs: np.ndarray, env_steps: int) -> np.ndarray:
         """Act with the exploration rate of `env_steps`."""
         self.before = self.remembered
-        values, self.remembered = self.network.step(torch.from_numpy(obs).to(self.device), self.before)
         self.rate.fill_(self.exploration.rate(env_steps))
-        return self.exploration(values, self.rate, self.generator).cpu().numpy()
+        action, state = self.policy(torch.from_numpy(obs).to(self.device), self.before)
+        self.remembered = state.clone() if state.shape[1] else state  # a captured policy writes over its results
+        return action.numpy(force=True)
 
     def forget(self, begins: np.ndarray) -> None:
         """An episode begins where `begins` [E]: what was remembered there belongs to another."""

@@ -33,7 +33,7 @@ def record(step: Callable, optimizer: torch.optim.Optimizer | None, *args: Tenso
     """The step compiled for arguments like these; `optimizer` is the one in it. What else the step reads or writes are
     from now on exactly the tensors that it refers to now."""
     with _recordable(optimizer), FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        recording = make_fx(step, decomposition_table={torch.ops.aten._foreach_norm.Scalar: _norms})
+        recording = make_fx(lambda *args: step(*args), decomposition_table={torch.ops.aten._foreach_norm.Scalar: _norms})
         graph = recording(*map(mode.from_tensor, args))
     draws, inputs = _open(graph)
     program = compile_graph(graph, inputs)
@@ -125,7 +125,8 @@ def _open(module: fx.GraphModule) -> tuple[list[Callable], list[Tensor]]:
             like = node.meta["val"]
             buffer = torch.empty(like.shape, dtype=like.dtype, device=like.device)
             source = getattr(module, str(generator.target))
-            draws.append(partial(node.target.overloadpacket, *node.args, generator=source, out=buffer))
+            into = getattr(node.target.overloadpacket, f"{node.target._overloadname}_out")
+            draws.append(partial(into, *node.args, generator=source, out=buffer))
             place(node, buffer)
     for node in reversed(list(graph.nodes)):
         unused = node.op in ("get_attr", "call_function") and not node.users

@@ -13,6 +13,7 @@ is masked by ops.returns.
 from __future__ import annotations
 
 from math import ceil, prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,11 +65,14 @@ class Ring:
         self.truncated = torch.zeros(shape, dtype=torch.bool, device=device)
         self.reset = torch.zeros(shape, dtype=torch.bool, device=device)
         self.core = torch.zeros(*shape, state_size, device=device)
-        self.starts = torch.zeros(shape, dtype=torch.int64, device=device)  # FIFO of row numbers
+        self.starts = torch.zeros(self.rows + 1, num_envs, dtype=torch.int64, device=device)  # FIFO of row numbers
         self.written = torch.zeros(num_envs, dtype=torch.int64, device=device)  # rows so far
         self.added = torch.zeros_like(self.written)  # starts that ever became legal
         self.evicted = torch.zeros_like(self.written)  # starts that were overwritten since
         self.env = torch.arange(num_envs, device=device)
+        self.xp = np if self.device.type == "cpu" else torch
+        tensors = {name: x for name, x in vars(self).items() if isinstance(x, Tensor)}
+        self.here = {name: x.numpy() for name, x in tensors.items()} if self.xp is np else tensors  # the same memory
 
     @staticmethod
     def rows_for(capacity: int, num_envs: int, window: int) -> int:
@@ -80,7 +84,7 @@ class Ring:
         """Memory a ring of these sizes takes, in bytes."""
         obs, real = prod(spec.obs_shape) * _tensor_dtype(spec.obs_dtype).itemsize, torch.get_default_dtype().itemsize
         row = obs + 8 + real + 3 + state_size * real + 8
-        return cls.rows_for(capacity, num_envs, window) * num_envs * row
+        return (cls.rows_for(capacity, num_envs, window) * row + 8) * num_envs
 
     @property
     def device(self) -> torch.device:
@@ -98,55 +102,61 @@ class Ring:
         """How much of the capacity is in use, 0 to 1."""
         return min(1.0, len(self) / (self.kept * self.num_envs))
 
+    # What follows is written once for two array libraries: on a CPU, NumPy sees the tensors' memory and takes a tenth of
+    # torch's time for such small steps; elsewhere it is torch, and nothing waits for the device but a split.
+
+    def _block(self, values: Any) -> Any:
+        if self.xp is np:
+            return np.asarray(values)
+        return torch.as_tensor(values).to(self.device)
+
+    def _count(self, number: int) -> Any:
+        return np.arange(number)[:, None] if self.xp is np else torch.arange(number, device=self.device)[:, None]
+
     def extend(self, rows: Rows) -> None:
         """Write a block of K ticks and what is seen now (`rows.obs[K]`); K may be at most half the ring."""
-        block = {f: torch.as_tensor(getattr(rows, f)).to(self.device) for f in self.fields}  # [K, E], obs [K+1, E, ...]
-        ticks = block["action"].shape[0]
+        block = {f: self._block(getattr(rows, f)) for f in self.fields}  # [K, E], obs [K+1, E, ...]
+        here, written, env = self.here, self.here["written"], self.here["env"]
+        ticks = len(block["action"])
         most = ticks if rows.splits is None else 2 * ticks
         if most >= self.rows:
             raise ValueError(f"a block of {ticks} ticks does not fit a ring of {self.rows} rows: raise replay.capacity")
-        before, arange = self.written.clone(), torch.arange(most, device=self.device)[:, None]
+        before, arange = written + 0, self._count(most)
         if rows.splits is None:
             slot = (before + arange) % self.rows
-            self.written.add_(ticks)
+            written += ticks
         else:  # the episode's last observation takes a row of its own behind the decision that ended it
-            splits = torch.as_tensor(rows.splits).to(self.device)
-            taken = 1 + splits.to(torch.int64)
+            splits = self._block(rows.splits)
+            taken = 1 + splits * 1
             slot = (before + taken.cumsum(0) - taken) % self.rows
-            self.written.add_(taken.sum(0))
-            tick, env = splits.nonzero(as_tuple=True)
-            after = (slot[tick, env] + 1) % self.rows
-            self.obs[after, env] = torch.as_tensor(rows.final_obs).to(self.device)[tick, env]
-            self._mark_reset(after, env)
-        self.obs[slot, self.env] = block["obs"][:-1]
+            written += taken.sum(0)
+            after = (slot + 1)[splits] % self.rows
+            where = (self.xp.zeros_like(slot) + env)[splits]
+            here["obs"][after, where] = self._block(rows.final_obs)[splits]
+            for field in self.fields[1:]:
+                here[field][after, where] = field == "reset"
+        here["obs"][slot, env] = block["obs"][:-1]
         for field in self.fields[1:]:
-            getattr(self, field)[slot, self.env] = block[field]
-        self.obs[self.written % self.rows, self.env] = block["obs"][-1]
+            here[field][slot, env] = block[field]
+        here["obs"][written % self.rows, env] = block["obs"][-1]
         self._register(before, arange)
 
-    def _mark_reset(self, slot: Tensor, env: Tensor) -> None:
-        self.action[slot, env] = 0
-        self.reward[slot, env] = 0.0
-        self.terminated[slot, env] = False
-        self.truncated[slot, env] = False
-        self.reset[slot, env] = True
-        self.core[slot, env] = 0.0
-
-    def _register(self, before: Tensor, arange: Tensor) -> None:
+    def _register(self, before: Any, arange: Any) -> None:
         """Append the starts whose window is now complete, drop those whose row is overwritten."""
+        xp, env, written = self.xp, self.here["env"], self.here["written"]
+        starts, added, evicted = self.here["starts"], self.here["added"], self.here["evicted"]
         row = before - self.window + 1 + arange  # [M, E] candidates, as row numbers
-        decided = ~self.reset[row.clamp_min(0) % self.rows, self.env]
+        decided = ~self.here["reset"][row % self.rows, env]
         fit = decided if self.stride is None else row % self.stride == 0
-        overwritten = self.written - self.rows  # rows up to here are gone: first they go, then new ones come
-        oldest = self.evicted + arange
-        gone = (self.starts[oldest % self.rows, self.env] <= overwritten) & (oldest < self.added)
-        self.evicted.add_(gone.sum(0))
-        legal = (row >= 0) & (row > overwritten) & (row <= self.written - self.window) & fit
-        place = (self.added - 1 + legal.cumsum(0)) % self.rows
-        which, env = legal.nonzero(as_tuple=True)
-        self.starts[place[which, env], env] = row[which, env]
-        self.added.add_(legal.sum(0))
-        torch.maximum(self.evicted, self.added - self.kept, out=self.evicted)
+        overwritten = written - self.rows  # rows up to here are gone: first they go, then new ones come
+        oldest = evicted + arange
+        gone = (starts[oldest % self.rows, env] <= overwritten) & (oldest < added)
+        evicted += gone.sum(0)
+        legal = (row >= 0) & (row > overwritten) & (row <= written - self.window) & fit
+        place = (added - 1 + legal.cumsum(0)) % self.rows
+        starts[xp.where(legal, place, self.rows), env] = row  # the last row of `starts` takes what has no place
+        added += legal.sum(0)
+        evicted[:] = xp.maximum(evicted, added - self.kept)
 
     def cut(self) -> None:
         """End the running episodes here, as a truncation: the environments are about to be reset from outside."""
@@ -159,11 +169,11 @@ class Ring:
     NUMBERS = ("starts", "written", "added", "evicted")
 
     def state(self) -> dict[str, Tensor]:
-        return {name: getattr(self, name) for name in self.NUMBERS}
+        return {name: getattr(self, name)[: self.rows] for name in self.NUMBERS}
 
     def load(self, state: dict[str, Tensor]) -> None:
         for name in self.NUMBERS:
-            getattr(self, name).copy_(state[name])
+            getattr(self, name)[: self.rows].copy_(state[name])
 
     def rows_since(self, since: Tensor) -> dict[str, Tensor]:
         """The rows from `since` [E] up to what is seen now, flat: slots [M] and each field [M, ...]."""
