@@ -96,14 +96,13 @@ def number(value: float) -> str:
 
 
 def cell(data: dict, env: str, recipe: str, most: int) -> str:
-    """IQM, its interval, median seconds; the number of seeds where others have more."""
+    """IQM and its interval; the number of seeds where others have more."""
     values = column(data, env, recipe, "return")
     if not len(values):
         return "–"
     iqm, low, high = reproduce.interval(values)
     fewer = f", {len(values)} seed{'s' * (len(values) > 1)}" if len(values) < most else ""
-    seconds = np.median(column(data, env, recipe, "seconds"))
-    return f"{number(iqm)} [{number(low)}, {number(high)}], {seconds:.0f} s{fewer}"
+    return f"{number(iqm)} [{number(low)}, {number(high)}]{fewer}"
 
 
 def table(data: dict, envs: dict[str, str], recipes: Iterable[str]) -> str:
@@ -125,7 +124,7 @@ def table(data: dict, envs: dict[str, str], recipes: Iterable[str]) -> str:
     )
     return "\n".join(lines) + (
         f"\n\nGreedy evaluation of 100 episodes after training: interquartile mean over {most} seeds [95 % bootstrap "
-        f"interval], median seconds of training, one thread a run. {'; '.join(machines)}; {', '.join(versions)}; "
+        f"interval], one thread a run. {'; '.join(machines)}; {', '.join(versions)}; "
         f"{' to '.join(sorted({min(s['date'] for s in made), max(s['date'] for s in made)}))}."
     )
 
