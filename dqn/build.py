@@ -16,6 +16,7 @@ from dqn.acting.exploration import EpsilonGreedy
 from dqn.card import card, plan
 from dqn.collector import Collector, Offline
 from dqn.envs.gym import GymEnvs, make
+from dqn.envs.tensor.envs import TensorEnvs
 from dqn.execution.device import choose_device
 from dqn.learning.learner import Learner
 from dqn.learning.objective import Objective
@@ -29,6 +30,7 @@ from dqn.replay.dataset import count, minari_rows, run_rows
 from dqn.replay.memory import Memory
 from dqn.replay.ring import Ring
 from dqn.replay.stage import Stage
+from dqn.tensor_collector import TensorCollector
 from dqn.tracking.checkpoint import Checkpoints
 from dqn.tracking.evaluation import known_values, play
 from dqn.tracking.logger import Logger
@@ -53,16 +55,22 @@ class Run:
         self.trainer.collector.close()
 
 
-def environments(cfg: DictConfig, **changes: Any) -> GymEnvs:
-    """The configured environments, with some arguments changed."""
+def environments(cfg: DictConfig, device: torch.device | str = "cpu", **changes: Any) -> GymEnvs | TensorEnvs:
+    """The configured environments, with some arguments changed; those that are tensors on `device`."""
+    if "world" in cfg.env:
+        options = {**cfg.env, **changes}
+        limits = [n for n in (options["max_episode_steps"], options.get("step_cap")) if n is not None]
+        world = instantiate(cfg.env.world)
+        limits += [world.limit] if options["max_episode_steps"] is None and world.limit else []
+        return TensorEnvs(world, options["num_envs"], device, min(limits, default=None))
     if OmegaConf.is_missing(cfg.env, "id"):
         raise UsageError("env.id has no value: name a Gymnasium environment with env.id=NAME.")
     return make(**{**OmegaConf.to_container(cfg.env, resolve=True), **changes})  # type: ignore[arg-type]
 
 
-def evaluation_environments(cfg: DictConfig, episodes: int) -> GymEnvs:
+def evaluation_environments(cfg: DictConfig, episodes: int) -> GymEnvs | TensorEnvs:
     """Environments of their own for an evaluation, in this process, each episode bounded by the cap."""
-    way = "vector_entry_point" if cfg.env.vectorization == "vector_entry_point" else "sync"
+    way = "vector_entry_point" if cfg.env.get("vectorization") == "vector_entry_point" else "sync"
     return environments(cfg, num_envs=min(episodes, 16), vectorization=way, step_cap=cfg.tracking.evaluate_cap)
 
 
@@ -98,7 +106,7 @@ def run(cfg: DictConfig, directory: Path, purge_step: int | None = None) -> Run:
 def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
     torch.set_num_threads(cfg.execution.threads)
     device, why = choose_device(cfg.device)
-    envs = environments(cfg)
+    envs = environments(cfg, device)
     spec, seed = envs.spec, cfg.seed
     online = network(cfg, spec).to(device)
     sampler = instantiate(cfg.replay.sampler)
@@ -113,7 +121,7 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
     )  # fmt: skip
     actor = Actor(
         online, instantiate(cfg.exploration), device, generator(seed, "exploration", device), envs.num_envs,
-        engine.capture,
+        *([] if isinstance(envs, TensorEnvs) else [engine.capture]),
     )  # fmt: skip
 
     def update() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -131,10 +139,12 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
         **{f.name: cfg.tracking[f.name] for f in fields(Times) if f.name in cfg.tracking},
         target_period=cfg.target.period,
     )
+    ticks = max(1, min(STAGE_TICKS, memory.ring.rows // 4))  # a small ring, small blocks
     if "path" in cfg.replay:
         collector = Offline(envs)
-    else:  # a small ring, small blocks
-        ticks = max(1, min(STAGE_TICKS, memory.ring.rows // 4))
+    elif isinstance(envs, TensorEnvs):
+        collector = TensorCollector(envs, actor, ticks, engine.capture)
+    else:
         collector = Collector(envs, actor, Stage(spec, envs.num_envs, ticks, online.state_size))
     trainer = Trainer(
         collector=collector, actor=actor, memory=memory, learner=learner, update=update,

@@ -10,7 +10,6 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from dqn import __version__
-from dqn.envs.gym import GymEnvs
 from dqn.replay.memory import Memory
 from dqn.replay.ring import Ring
 from dqn.types import Spec, UsageError
@@ -67,7 +66,7 @@ def _seen(spec: Spec) -> str:
     return f"{spec.states} states" if spec.states else f"{spec.obs_dtype} {spec.obs_shape}"
 
 
-def card(cfg: DictConfig, envs: GymEnvs, memory_plan: str, why: str, engine: str, directory: Path) -> str:
+def card(cfg: DictConfig, envs: Any, memory_plan: str, why: str, engine: str, directory: Path) -> str:
     """The recipe card: what this run is made of."""
     spec = envs.spec
     returns = f"n_step={cfg.n_step}" if cfg.lambda_ is None else f"lambda_={cfg.lambda_}"

@@ -94,7 +94,7 @@ class Trainer:
     def store(self, rows: Rows) -> None:
         with self.meter.timed("store"):
             self.meter.note_episodes(self.episodes.extend(rows))
-            self.largest_reward = max(self.largest_reward, float(np.abs(rows.reward).max()))
+            self.largest_reward = max(self.largest_reward, float(abs(rows.reward).max()))
             self.memory.ring.extend(rows)
 
     def learn(self, updates: int) -> None:

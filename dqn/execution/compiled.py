@@ -1,9 +1,9 @@
 """The whole step as one compiled program.
 
 A step is recorded as it is: run once on tensors without numbers, while every operation below autograd is written
-down, so that sampling, both networks, the backward pass, clipping and the optimizer lie in one graph. Nothing is changed
-by that. The tensors which the step reads and writes become the graph's inputs, and so do its random numbers: they are
-drawn before each call, from the same generators in the same order as the step as written would.
+down, so that sampling, both networks, the backward pass, clipping and the optimizer lie in one graph. Nothing is
+changed by that. The tensors which the step reads and writes become the graph's inputs, and so do its random numbers:
+they are drawn before each call, from the same generators in the same order as the step as written would.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
 OPTIONS = {  # of torch._inductor; what is asserted here holds by construction, and a call is mostly such overhead
     "size_asserts": False, "nan_asserts": False, "alignment_asserts": False,
@@ -32,41 +34,53 @@ def compiler_missing() -> str:
 def record(step: Callable, optimizer: torch.optim.Optimizer | None, *args: Tensor) -> Callable:
     """The step compiled for arguments like these; `optimizer` is the one in it. What else the step reads or writes are
     from now on exactly the tensors that it refers to now."""
-    with _recordable(optimizer), FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        recording = make_fx(lambda *args: step(*args), decomposition_table={torch.ops.aten._foreach_norm.Scalar: _norms})
-        graph = recording(*map(mode.from_tensor, args))
-    draws, inputs = _open(graph)
-    program = compile_graph(graph, inputs)
+    fake, recorded = FakeTensorMode(allow_non_fake_inputs=True), lambda *args: step(*args)  # noqa: PLW0108  make_fx counts self
+    with _recordable(optimizer), fake, StandIns(fake) as stand_ins:
+        recording = make_fx(recorded, decomposition_table={torch.ops.aten._foreach_norm.Scalar: _norms})
+        graph = recording(*map(fake.from_tensor, args))
+    draws, inputs = _open(graph, stand_ins.real)
+    return Program(compile_graph(graph, inputs), draws, inputs)
 
-    def call(*args: Tensor) -> Any:
-        for draw in draws:
+
+class Program:
+    """A compiled graph, with the draws to be made before each call and the tensors that it reads and writes."""
+
+    def __init__(self, run: Callable, draws: list[partial], inputs: list[Tensor]):
+        self.run, self.draws, self.inputs = run, draws, inputs
+        self.before = [(g, g.get_state()) for g in {draw.keywords["generator"] for draw in draws}]
+
+    def __call__(self, *args: Tensor) -> Any:
+        for draw in self.draws:
             draw()
-        with torch.no_grad():
-            return program(*inputs, *args)
-
-    def first(*args: Tensor) -> Any:  # the compiler starts here, before anything runs: where it fails, the draws are taken back
-        generators = {draw.keywords["generator"] for draw in draws}
-        before = [(generator, generator.get_state()) for generator in generators]
         try:
-            return call(*args)
-        except Exception:
-            for generator, state in before:
+            with torch.no_grad():
+                return self.run(*self.inputs, *args)
+        except Exception:  # the compiler starts at the first call, before anything runs: take the draws back
+            for generator, state in self.before:
                 generator.set_state(state)
             raise
 
-    return Twice(first, call)
 
+class StandIns(TorchDispatchMode):
+    """Gives every operation tensors without numbers for the real ones (`real`: whose they are, by id); or an operation
+    that meets only real ones would be executed while it is recorded."""
 
-class Twice:
-    """`first` at the first call, `then` at all others."""
+    def __init__(self, fake: FakeTensorMode):
+        super().__init__()
+        self.fake, self.real, self.kept = fake, {}, []
 
-    def __init__(self, first: Callable, then: Callable):
-        self.next, self.then = first, then
+    def _stand_in(self, tensor: Tensor) -> Tensor:
+        if isinstance(tensor, FakeTensor):
+            return tensor
+        for each in (tensor, tensor._base):  # the stand-in of a view is a view of the stand-in of its base
+            if each is not None and id(stand_in := self.fake.from_tensor(each)) not in self.real:
+                self.real[id(stand_in)] = each
+                self.kept.append(stand_in)  # or another could get its id
+        return self.fake.from_tensor(tensor)
 
-    def __call__(self, *args: Tensor) -> Any:
-        result = self.next(*args)
-        self.next = self.then
-        return result
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        args, kwargs = tree_map_only(Tensor, self._stand_in, (args, kwargs or {}))
+        return func(*args, **kwargs)
 
 
 def compile_graph(graph: fx.GraphModule, inputs: list[Tensor]) -> Callable:
@@ -107,7 +121,7 @@ def _norms(tensors: list[Tensor], order: float = 2, dtype: torch.dtype | None = 
     return [torch.linalg.vector_norm(tensor, order, dtype=dtype) for tensor in tensors]
 
 
-def _open(module: fx.GraphModule) -> tuple[list[Callable], list[Tensor]]:
+def _open(module: fx.GraphModule, real: dict[int, Tensor]) -> tuple[list[partial], list[Tensor]]:
     """Make inputs of all that the graph refers to; gives the draws to be made before each call, and the inputs."""
     graph, draws, inputs, places = module.graph, [], [], {}
 
@@ -120,6 +134,7 @@ def _open(module: fx.GraphModule) -> tuple[list[Callable], list[Tensor]]:
 
     for node in list(graph.nodes):
         if node.op == "get_attr" and isinstance(value := getattr(module, node.target), Tensor):
+            value = real.get(id(value), value)
             place(node, value.detach() if value.requires_grad else value)
         elif isinstance(generator := node.kwargs.get("generator"), fx.Node):
             like = node.meta["val"]

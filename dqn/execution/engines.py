@@ -1,6 +1,7 @@
 """Engines: how a step is run. Each is made for a device and the number of calls ahead, and has one verb:
 
-`capture(step, optimizer)` takes a step of tensors, with its in-place effects on others, and gives one that does the same. One body is valid under all engines because state is written in place, shapes are fixed, numbers that vary are
+`capture(step, optimizer)` takes a step of tensors, with its in-place effects on others, and gives one that does the
+same. One body is valid under all engines because state is written in place, shapes are fixed, numbers that vary are
 tensors that the host fills, and random numbers come from generators (results are returned as tensors, in tuples and
 dicts). `optimizer` is the one that the step uses, where it uses one. `why` says in words what was chosen.
 """

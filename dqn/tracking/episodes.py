@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from dqn.types import Rows
 
@@ -21,14 +22,16 @@ class Episodes:
 
     def extend(self, rows: Rows) -> list[tuple[float, int]]:
         """(return, length) of every episode that ends in the block, in the order in which they end."""
-        done, decided = rows.terminated | rows.truncated, ~rows.reset
+        fields = (rows.reward, rows.terminated, rows.truncated, rows.reset)
+        rewards, terminated, truncated, reset = (x.numpy(force=True) if torch.is_tensor(x) else x for x in fields)
+        done, decided = terminated | truncated, ~reset
         if not done.any():
-            self.returns += rows.reward.sum(0, dtype=np.float64)
+            self.returns += rewards.sum(0, dtype=np.float64)
             self.lengths += decided.sum(0)
             return []
         finished = []
         for t in range(len(done)):
-            self.returns += rows.reward[t]
+            self.returns += rewards[t]
             self.lengths += decided[t]
             for e in done[t].nonzero()[0]:
                 finished.append((float(self.returns[e]), int(self.lengths[e])))

@@ -80,13 +80,28 @@ def test_a24_every_recipe_captured_is_the_recipe_as_written(small, recipe, engin
 
 def test_two_programs_with_the_same_shapes_are_two_programs():
     state = torch.zeros(3)
-    one = engines.Compiled(CPU, 0).capture(lambda x: state.add_(x))
-    other = engines.Compiled(CPU, 0).capture(lambda x: state.mul_(x))
+    one = engines.Compiled(CPU, 0).capture(state.add_)
+    other = engines.Compiled(CPU, 0).capture(state.mul_)
     for _ in range(2):
         one(torch.full((3,), 2.0))
         other(torch.full((3,), 3.0))
     assert state.tolist() == [24.0] * 3
     assert one(torch.ones(1)).tolist() == [25.0] * 3  # another shape, another program
+
+
+def test_nothing_is_changed_by_a_recording(recorded_only):
+    count, kept, copied = torch.zeros(1), torch.ones(3), torch.full((3,), 2.0)
+
+    def step():  # operations that meet nothing but what the step refers to
+        count.add_(1)
+        kept.copy_(copied)
+        kept.mul_(copied)
+        return count, kept.view(3)
+
+    program = compiled.record(step, None)
+    assert (count.tolist(), kept.tolist()) == ([0], [1, 1, 1])
+    results = program()
+    assert [x.tolist() for x in results] == [count.tolist(), kept.tolist()] == [[1], [4, 4, 4]]
 
 
 def test_draws_are_those_of_the_step_as_written():

@@ -1,0 +1,25 @@
+"""Constant tensors of a world, where its states are."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class Tables:
+    """Constant tensors by name, copied once to each device that asks for them.
+
+    A copy made while a step is recorded has no numbers and is not kept, so a world asks in its first `reset`.
+    """
+
+    def __init__(self, **tables: Tensor):
+        self.copies = {torch.device("cpu"): tables}
+
+    def on(self, device: torch.device) -> dict[str, Tensor]:
+        """The tensors on `device`, as a tensor there names it (with its index)."""
+        if device in self.copies:
+            return self.copies[device]
+        copy = {name: table.to(device) for name, table in self.copies[torch.device("cpu")].items()}
+        if all(type(table) is Tensor for table in copy.values()):  # not the stand-ins of a recording
+            self.copies[device] = copy
+        return copy

@@ -1,0 +1,99 @@
+"""One window of one program that `scripts/bench peers` compares, in a process of its own, on one core.
+
+Stable-Baselines3 may live in a venv of its own: its part needs nothing of this package.
+  PYTHON scripts/peer.py eager|compile|cudagraph|sb3|one-file start=10000 steps=20000 seed=0 device=cpu out=FILE
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import peers
+
+
+def this_program(engine: str, start: int, steps: int, seed: int, device: str) -> dict[str, Any]:
+    """One window of this program under an engine. Errors: RunError where the engine could not be used."""
+    import floors
+
+    begin = start + peers.WARM
+    given = [*peers.overrides(start, begin + steps), f"execution={engine}", f"device={device}", f"seed={seed}"]
+    with tempfile.TemporaryDirectory() as directory:
+        run = floors.wire(given, Path(directory))
+        with floors.engine_holds(engine):
+            floors.advance(run, begin)
+        window = floors.advance(run, begin + steps)
+        run.close()
+    return {"seconds": window.seconds, "updates": window.updates, "versions": floors.versions()}
+
+
+def stable_baselines3(start: int, steps: int, seed: int, device: str) -> dict[str, Any]:
+    """One window of Stable-Baselines3's DQN."""
+    import stable_baselines3  # pyright: ignore[reportMissingImports]  # an extra
+    import torch
+    from stable_baselines3.common.callbacks import BaseCallback  # pyright: ignore[reportMissingImports]  # an extra
+
+    class Begin(BaseCallback):
+        """Notes when the window begins: behind the update at `begin`, before the next step."""
+
+        at, updates, begin = 0.0, 0, start + peers.WARM
+
+        def _on_rollout_start(self) -> None:
+            if self.model.num_timesteps == self.begin:
+                self.at, self.updates = perf_counter(), self.model._n_updates
+
+        def _on_step(self) -> bool:
+            return True
+
+    model = stable_baselines3.DQN(**peers.arguments_of_sb3(start), seed=seed, device=device)
+    window = Begin()
+    model.learn(window.begin + steps, callback=window)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return {
+        "seconds": perf_counter() - window.at,
+        "updates": model._n_updates - window.updates,
+        "versions": {m.__name__: m.__version__ for m in (stable_baselines3, torch)},
+    }
+
+
+def one_file(start: int, steps: int, seed: int, device: str) -> dict[str, Any]:
+    """One window of the one-file program, which knows no device but the CPU."""
+    sys.path.insert(0, str(peers.ROOT / "tests"))
+    from oracles import one_file_dqn  # pyright: ignore[reportMissingImports]  # behind that path
+
+    begin, at, epsilon = start + peers.WARM, 0.0, one_file_dqn.epsilon
+
+    def noting(step: int, settings: Any) -> float:  # asked for once a step, before it
+        nonlocal at
+        if step == begin:
+            at = perf_counter()
+        return epsilon(step, settings)
+
+    one_file_dqn.epsilon = noting
+    _, updates, _ = one_file_dqn.train(one_file_dqn.Settings(**peers.settings_of_one_file(start, begin + steps, seed)))
+    return {"seconds": perf_counter() - at, "updates": updates - peers.WARM // peers.TRAIN_EVERY, "versions": {}}
+
+
+def main(program: str, start: int, steps: int, seed: int, device: str, out: Path) -> None:
+    """One window on one core, with one thread; what it took is written to `out`."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    import torch
+
+    torch.set_num_threads(1)
+    others = {"sb3": stable_baselines3, "one-file": one_file}
+    window = others[program] if program in others else partial(this_program, program)
+    out.write_text(json.dumps(window(start, steps, seed, device)))
+
+
+if __name__ == "__main__":
+    asked = dict(argument.split("=", 1) for argument in sys.argv[2:])
+    start, steps, seed = (int(asked[name]) for name in ("start", "steps", "seed"))
+    main(sys.argv[1], start, steps, seed, asked["device"], Path(asked["out"]))
