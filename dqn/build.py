@@ -121,7 +121,7 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
     )  # fmt: skip
     actor = Actor(
         online, instantiate(cfg.exploration), device, generator(seed, "exploration", device), envs.num_envs,
-        *([] if isinstance(envs, TensorEnvs) else [engine.capture]),
+        *([] if isinstance(envs, TensorEnvs) else [partial(engine.capture, small=True)]),
     )  # fmt: skip
 
     def update() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

@@ -34,12 +34,23 @@ def compiler_missing() -> str:
 def record(step: Callable, optimizer: torch.optim.Optimizer | None, *args: Tensor) -> Callable:
     """The step compiled for arguments like these; `optimizer` is the one in it. What else the step reads or writes are
     from now on exactly the tensors that it refers to now."""
-    fake, recorded = FakeTensorMode(allow_non_fake_inputs=True), lambda *args: step(*args)  # noqa: PLW0108  make_fx counts self
-    with _recordable(optimizer), fake, StandIns(fake) as stand_ins:
-        recording = make_fx(recorded, decomposition_table={torch.ops.aten._foreach_norm.Scalar: _norms})
-        graph = recording(*map(fake.from_tensor, args))
-    draws, inputs = _open(graph, stand_ins.real)
+    graph, draws, inputs = trace(step, optimizer, *args)
     return Program(compile_graph(graph, inputs), draws, inputs)
+
+
+def trace(
+    step: Callable, optimizer: torch.optim.Optimizer | None, *args: Tensor
+) -> tuple[fx.GraphModule, list[partial], list[Tensor]]:
+    """The step as a graph of its inputs and then its arguments, the draws before each call, and the inputs."""
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+
+    def plain(*args: Tensor) -> Any:  # a bound method's self would be counted as an argument
+        return step(*args)
+
+    with _recordable(optimizer), fake, StandIns(fake) as stand_ins:
+        recording = make_fx(plain, decomposition_table={torch.ops.aten._foreach_norm.Scalar: _norms})
+        graph = recording(*map(fake.from_tensor, args))
+    return graph, *_open(graph, stand_ins.real)
 
 
 class Program:
@@ -121,6 +132,18 @@ def _norms(tensors: list[Tensor], order: float = 2, dtype: torch.dtype | None = 
     return [torch.linalg.vector_norm(tensor, order, dtype=dtype) for tensor in tensors]
 
 
+def _draw(node: fx.Node, buffer: Tensor, generator: torch.Generator) -> partial:
+    """The draw of a recorded node into a buffer: what torch.rand, randn and randint do behind a fresh tensor."""
+    kind, bounds = str(node.target), [x for x in node.args if isinstance(x, int)]
+    if kind.startswith("aten.rand."):
+        return partial(buffer.uniform_, generator=generator)
+    if kind.startswith("aten.randn."):
+        return partial(buffer.normal_, generator=generator)
+    if kind.startswith("aten.randint."):
+        return partial(buffer.random_, *([0] if len(bounds) < 2 else []), *bounds, generator=generator)
+    return partial(torch.randperm, *bounds, generator=generator, out=buffer)
+
+
 def _open(module: fx.GraphModule, real: dict[int, Tensor]) -> tuple[list[partial], list[Tensor]]:
     """Make inputs of all that the graph refers to; gives the draws to be made before each call, and the inputs."""
     graph, draws, inputs, places = module.graph, [], [], {}
@@ -140,8 +163,7 @@ def _open(module: fx.GraphModule, real: dict[int, Tensor]) -> tuple[list[partial
             like = node.meta["val"]
             buffer = torch.empty(like.shape, dtype=like.dtype, device=like.device)
             source = getattr(module, str(generator.target))
-            into = getattr(node.target.overloadpacket, f"{node.target._overloadname}_out")
-            draws.append(partial(into, *node.args, generator=source, out=buffer))
+            draws.append(_draw(node, buffer, source))
             place(node, buffer)
     for node in reversed(list(graph.nodes)):
         unused = node.op in ("get_attr", "call_function") and not node.users

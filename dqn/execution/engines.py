@@ -3,32 +3,33 @@
 `capture(step, optimizer)` takes a step of tensors, with its in-place effects on others, and gives one that does the
 same. One body is valid under all engines because state is written in place, shapes are fixed, numbers that vary are
 tensors that the host fills, and random numbers come from generators (results are returned as tensors, in tuples and
-dicts). `optimizer` is the one that the step uses, where it uses one. `why` says in words what was chosen.
+dicts). `optimizer` is the one that the step uses, where it uses one. `small` says that arrays may be so small that torch
+itself is what takes the time. `why` says in words what was chosen.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dqn.execution.compiled import compiler_missing, record
 from dqn.execution.graphs import Graph, give_up
+from dqn.execution.small import record_small
 
-F = TypeVar("F", bound=Callable)
 PAYS = 20_000  # updates after which compiling (5 to 30 s) has paid for itself on a CPU: it spares about 1 ms each
 
 
 class Eager:
-    """Run as written."""
+    """Run as written, but for small steps where `numpy` allows them to go there."""
 
-    def __init__(self, device: torch.device, calls: int, why: str = "asked for"):
-        self.why = f"eager ({why})"
+    def __init__(self, device: torch.device, calls: int, why: str = "asked for", numpy: bool = False):
+        self.numpy, self.why = numpy, f"eager ({why})"
 
-    def capture(self, step: F, optimizer: torch.optim.Optimizer | None = None) -> F:
-        return step
+    def capture(self, step: Callable, optimizer: Any = None, small: bool = False) -> Callable:
+        return Lazy(step, lambda *args: record_small(step, *args), quiet=True) if small and self.numpy else step
 
 
 class Compiled:
@@ -38,7 +39,9 @@ class Compiled:
     def __init__(self, device: torch.device, calls: int, why: str = "asked for"):
         self.device, self.why = device, f"compile ({why})"
 
-    def capture(self, step: Callable, optimizer: torch.optim.Optimizer | None = None) -> Callable:
+    def capture(self, step: Callable, optimizer: Any = None, small: bool = False) -> Callable:
+        if self.device.type == "cpu" and small:
+            return Lazy(step, lambda *args: record_small(step, *args), quiet=True)
         if self.device.type == "cpu":
             return Lazy(step, lambda *args: record(step, optimizer, *args))
         return Lazy(step, lambda *args: Graph(record(step, optimizer, *args), None, self.device))
@@ -51,16 +54,16 @@ class CUDAGraph:
         self.device = device
         self.why = f"cudagraph ({why})" if device.type == "cuda" else f"eager (cudagraph needs a GPU, not {device})"
 
-    def capture(self, step: Callable, optimizer: torch.optim.Optimizer | None = None) -> Callable:
+    def capture(self, step: Callable, optimizer: Any = None, small: bool = False) -> Callable:
         return Lazy(step, lambda *args: Graph(step, optimizer, self.device)) if self.device.type == "cuda" else step
 
 
 class Lazy:
     """A step that is prepared at its first call with arguments of some shapes; where that fails it runs as written, and
-    the log says why."""
+    the log says why, unless it is `quiet`."""
 
-    def __init__(self, step: Callable, prepare: Callable[[], Callable]):
-        self.step, self.prepare = step, prepare
+    def __init__(self, step: Callable, prepare: Callable[..., Callable], quiet: bool = False):
+        self.step, self.prepare, self.quiet = step, prepare, quiet
         self.ready: dict[tuple[torch.Size, ...], Callable] = {}
 
     def __call__(self, *args: Tensor) -> Any:
@@ -72,7 +75,8 @@ class Lazy:
                 self.ready[shapes] = ready
                 return result
             except Exception as error:  # whatever a compiler may raise: nothing has been changed yet
-                give_up(error)
+                if not self.quiet:
+                    give_up(error)
                 self.ready[shapes] = self.step
         return self.ready[shapes](*args)
 
@@ -83,5 +87,5 @@ def auto(device: torch.device, calls: int) -> Eager | Compiled | CUDAGraph:
         return CUDAGraph(device, calls, "auto: a GPU")
     missing = compiler_missing()
     if missing or calls < PAYS:
-        return Eager(device, calls, f"auto: {missing or f'{calls:,} updates, compiling pays from {PAYS:,}'}")
+        return Eager(device, calls, f"auto: {missing or f'{calls:,} updates, compiling pays from {PAYS:,}'}", True)
     return Compiled(device, calls, f"auto: {calls:,} updates")

@@ -8,6 +8,7 @@ import torch
 from conftest import RECIPES, world
 
 from dqn.execution import compiled, engines
+from dqn.execution.small import record_small
 from dqn.learning.learner import Learner
 from dqn.learning.objective import Objective
 from dqn.networks.heads import Expected
@@ -76,6 +77,37 @@ def test_a24_every_recipe_captured_is_the_recipe_as_written(small, recipe, engin
     captured = through(small(recipe, f"execution={engine}", "device=cuda", *CHANGING).trainer)
     assert_same(captured, as_written, 1e-3)
     assert [r.message for r in caplog.records if "as written" in r.message] == []
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_policy_in_numpy_acts_as_written(small, recipe):
+    run = small(recipe, "execution=eager", "tuned.epsilon_end=0.5").trainer
+    actor, envs = run.actor, run.collector.num_envs
+    if actor.remembered.shape[1]:
+        return  # cores stay with torch
+    actor.rate.fill_(0.5)
+    seen = [torch.randint(10, (envs,), generator=torch.Generator().manual_seed(i)) for i in range(100)]
+    before = actor.generator.get_state(), [g.get_state() for g in run.learner.generators]
+    written = [actor.policy(obs, actor.before)[0].tolist() for obs in seen]
+    actor.generator.set_state(before[0])
+    for generator, state in zip(run.learner.generators, before[1], strict=True):
+        generator.set_state(state)
+    program = record_small(actor.policy, seen[0], actor.before)
+    assert [program(obs, actor.before)[0].tolist() for obs in seen] == written
+    assert len({str(actions) for actions in written}) > 1
+    with torch.no_grad():
+        for p in run.learner.parameters:
+            p.copy_(-p)  # the same memory is read
+    assert [program(obs, actor.before)[0].tolist() for obs in seen] != written
+
+
+def test_what_numpy_does_not_do_or_what_is_large_runs_as_written():
+    state = torch.zeros(1)
+    eager = engines.auto(CPU, 0)
+    assert eager.capture(lambda x: (x + state).sort()[0], small=True)(torch.ones(1)).tolist() == [1.0]
+    for step in (lambda x: (x.sort()[0],), lambda x: (x.expand(1 << 20) + 1,)):
+        with pytest.raises(ValueError, match="in NumPy|is large"):
+            record_small(step, torch.ones(1))
 
 
 def test_two_programs_with_the_same_shapes_are_two_programs():

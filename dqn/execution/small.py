@@ -1,0 +1,144 @@
+"""A small step in NumPy: where arrays are tiny, torch's own overhead is most of the time.
+
+The recorded graph (execution.compiled) is written out as a Python function of NumPy calls on the same memory. What is
+known before the call, such as a transposed weight, is a view that is made once.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from dqn.execution.compiled import trace
+
+LARGEST = 1 << 16  # numbers in a result: above, torch is as fast
+DTYPES = {torch.float32: np.float32, torch.float64: np.float64, torch.int64: np.int64, torch.bool: np.bool_}
+
+
+def _linear(bias: Any, x: Any, weight: Any) -> Any:
+    return x @ weight + bias
+
+
+def _layer_norm(x: Any, shape: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, ...]:
+    axes = tuple(range(-len(shape), 0))
+    centred = x - x.mean(axes, keepdims=True)
+    scale = 1 / np.sqrt(np.square(centred).mean(axes, keepdims=True) + x.dtype.type(eps))
+    return centred * scale * weight + bias, None, None
+
+
+def _softmax(x: Any, dim: int, half: bool) -> Any:
+    shifted = np.exp(x - x.max(dim, keepdims=True))
+    return shifted / shifted.sum(dim, keepdims=True)
+
+
+def _log_softmax(x: Any, dim: int, half: bool) -> Any:
+    shifted = x - x.max(dim, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(dim, keepdims=True))
+
+
+def _axes(dim: Any) -> Any:
+    return tuple(dim) if isinstance(dim, (list, tuple)) else dim
+
+
+def _slice(x: Any, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Any:
+    return x[(slice(None),) * (dim % x.ndim) + (slice(start, end, step),)]
+
+
+def _expand(x: Any, shape: list[int]) -> Any:
+    own = (*[1] * (len(shape) - x.ndim), *x.shape)
+    return np.broadcast_to(x, [o if n == -1 else n for n, o in zip(shape, own, strict=True)])
+
+
+VIEWS: dict[str, Callable] = {  # these share the memory of what they are given
+    "t.default": lambda x: x.T,
+    "detach.default": lambda x: x,
+    "view.default": lambda x, shape: x.reshape(shape),
+    "_unsafe_view.default": lambda x, shape: x.reshape(shape),
+    "unsqueeze.default": lambda x, dim: np.expand_dims(x, dim),
+    "transpose.int": np.swapaxes,
+    "squeeze.dim": lambda x, dim: np.squeeze(x, dim),
+    "slice.Tensor": _slice,
+    "expand.default": _expand,
+    "split_with_sizes.default": lambda x, sizes, dim=0: np.split(x, np.cumsum(sizes)[:-1], dim),
+}
+KNOWN: dict[str, Callable] = VIEWS | {
+    "addmm.default": _linear,
+    "mm.default": np.matmul,
+    "relu.default": lambda x: np.maximum(x, 0),
+    "exp.default": np.exp,
+    "cos.default": np.cos,
+    "abs.default": np.abs,
+    "sqrt.default": np.sqrt,
+    "sign.default": np.sign,
+    "native_layer_norm.default": _layer_norm,
+    "_softmax.default": _softmax,
+    "_log_softmax.default": _log_softmax,
+    "add.Tensor": np.add,
+    "sub.Tensor": np.subtract,
+    "mul.Tensor": np.multiply,
+    "div.Tensor": np.divide,
+    "lt.Tensor": np.less,
+    "where.self": np.where,
+    "embedding.default": lambda weight, index: weight[index],
+    "cat.default": lambda parts, dim=0: np.concatenate(parts, dim),
+    "argmax.default": lambda x, dim=None, keep=False: x.argmax(dim, keepdims=keep),
+    "sum.dim_IntList": lambda x, dim, keep=False: x.sum(_axes(dim), keepdims=keep),
+    "mean.dim": lambda x, dim, keep=False: x.mean(_axes(dim), keepdims=keep),
+}
+
+
+def unfit(graph: fx.Graph) -> str:
+    """What keeps a graph from being run in NumPy, or nothing."""
+    for node in graph.nodes:
+        if node.op != "call_function" or node.target is operator.getitem:
+            continue
+        name = str(node.target).removeprefix("aten.")
+        values = node.meta["val"] if isinstance(node.meta["val"], (list, tuple)) else [node.meta["val"]]
+        if name not in KNOWN or node.kwargs:
+            return f"no {name} in NumPy"
+        if name not in VIEWS and any(x is not None and (x.numel() > LARGEST or x.dtype not in DTYPES) for x in values):
+            return f"{name} is large"
+    return ""
+
+
+def record_small(step: Callable, *args: Tensor) -> Callable:
+    """The step in NumPy for arguments like these; it takes and gives tensors. Errors: ValueError, as `in_numpy`."""
+    graph, draws, inputs = trace(step, None, *args)
+    run = in_numpy(graph, inputs)
+
+    def call(*args: Tensor) -> tuple[Tensor, ...]:
+        for draw in draws:
+            draw()
+        return tuple(torch.from_numpy(x) for x in run(*(x.numpy() for x in args)))
+
+    return call
+
+
+def in_numpy(module: fx.GraphModule, inputs: list[Tensor]) -> Callable:
+    """The graph as a function of NumPy arrays. Errors: ValueError for what NumPy does not do here."""
+    if reason := unfit(module.graph):
+        raise ValueError(reason)
+    places = [node for node in module.graph.nodes if node.op == "placeholder"]
+    known: dict[str, Any] = {node.name: x.numpy() for node, x in zip(places, inputs, strict=False)}
+    lines, names = [], {}
+    for node in module.graph.nodes:
+        if node.op != "call_function":
+            continue
+        function = operator.getitem if node.target is operator.getitem else KNOWN[str(node.target)[5:]]
+        if str(node.target)[5:] in VIEWS and all(arg.name in known for arg in node.all_input_nodes):
+            args = [known[arg.name] if isinstance(arg, fx.Node) else arg for arg in node.args]
+            known[node.name] = function(*args)
+        else:
+            names[f"do_{node.name}"] = function
+            lines.append(f"    {node.name} = do_{node.name}({', '.join(map(repr, node.args))})")
+    result = next(node for node in module.graph.nodes if node.op == "output").args[0]
+    given = ", ".join(node.name for node in places[len(inputs) :])
+    source = f"def step({given}):\n" + "\n".join(lines) + f"\n    return {result!r}\n"
+    scope = names | known
+    exec(source, scope)  # noqa: S102  the names are those of the recording
+    return scope["step"]
