@@ -15,6 +15,7 @@ from dqn.acting.actor import Actor
 from dqn.acting.exploration import EpsilonGreedy
 from dqn.card import card, plan
 from dqn.collector import Collector, Offline
+from dqn.envs.alone import Alone
 from dqn.envs.gym import GymEnvs, make
 from dqn.envs.tensor.envs import TensorEnvs
 from dqn.execution.device import choose_device
@@ -65,7 +66,10 @@ def environments(cfg: DictConfig, device: torch.device | str = "cpu", **changes:
         return TensorEnvs(world, options["num_envs"], device, min(limits, default=None))
     if OmegaConf.is_missing(cfg.env, "id"):
         raise UsageError("env.id has no value: name a Gymnasium environment with env.id=NAME.")
-    return make(**{**OmegaConf.to_container(cfg.env, resolve=True), **changes})  # type: ignore[arg-type]
+    options: dict[str, Any] = {**OmegaConf.to_container(cfg.env, resolve=True), **changes}  # type: ignore[dict-item]
+    envs = make(**options)
+    same = (options["vectorization"], options["autoreset"]) == ("sync", "same_step")
+    return Alone(envs.envs) if same and Alone.fits(envs) else envs
 
 
 def evaluation_environments(cfg: DictConfig, episodes: int) -> GymEnvs | TensorEnvs:

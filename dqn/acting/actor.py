@@ -27,18 +27,21 @@ class Actor:
         self.policy = capture(self.policy)
 
     @torch.no_grad()
-    def policy(self, obs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Actions [E] for obs [E, ...] and what is remembered [E, S] before, and what is remembered then."""
-        values, state = self.network.step(obs, state)
+    def policy(self, obs: Any, state: Tensor) -> tuple[Any, Tensor]:
+        """Actions [E] for obs [E, ...] and what is remembered [E, S] before, and what is remembered then; observations
+        on a CPU may be arrays, and then so may actions be."""
+        values, state = self.network.step(torch.as_tensor(obs), state)
         return self.exploration(values, self.rate, self.generator), state
 
     def act(self, obs: np.ndarray, env_steps: int) -> np.ndarray:
         """Act with the exploration rate of `env_steps`."""
         self.before = self.remembered
         self.rate.fill_(self.exploration.rate(env_steps))
-        action, state = self.policy(torch.from_numpy(obs).to(self.device), self.before)
-        self.remembered = state.clone() if state.shape[1] else state  # a captured policy writes over its results
-        return action.numpy(force=True)
+        seen = obs if self.device.type == "cpu" else torch.from_numpy(obs).to(self.device)
+        action, state = self.policy(seen, self.before)
+        if self.before.shape[1]:
+            self.remembered = state.clone()  # a captured policy writes over its results
+        return action if isinstance(action, np.ndarray) else action.numpy(force=True)
 
     def forget(self, begins: np.ndarray) -> None:
         """An episode begins where `begins` [E]: what was remembered there belongs to another."""

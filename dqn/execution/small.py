@@ -56,12 +56,12 @@ def _expand(x: Any, shape: list[int]) -> Any:
 
 VIEWS: dict[str, Callable] = {  # these share the memory of what they are given
     "t.default": lambda x: x.T,
-    "detach.default": lambda x: x,
+    "detach.default": np.asarray,
     "view.default": lambda x, shape: x.reshape(shape),
     "_unsafe_view.default": lambda x, shape: x.reshape(shape),
-    "unsqueeze.default": lambda x, dim: np.expand_dims(x, dim),
+    "unsqueeze.default": np.expand_dims,
     "transpose.int": np.swapaxes,
-    "squeeze.dim": lambda x, dim: np.squeeze(x, dim),
+    "squeeze.dim": np.squeeze,
     "slice.Tensor": _slice,
     "expand.default": _expand,
     "split_with_sizes.default": lambda x, sizes, dim=0: np.split(x, np.cumsum(sizes)[:-1], dim),
@@ -75,6 +75,8 @@ KNOWN: dict[str, Callable] = VIEWS | {
     "abs.default": np.abs,
     "sqrt.default": np.sqrt,
     "sign.default": np.sign,
+    "neg.default": np.negative,
+    "cumsum.default": np.cumsum,
     "native_layer_norm.default": _layer_norm,
     "_softmax.default": _softmax,
     "_log_softmax.default": _log_softmax,
@@ -106,15 +108,16 @@ def unfit(graph: fx.Graph) -> str:
     return ""
 
 
-def record_small(step: Callable, *args: Tensor) -> Callable:
-    """The step in NumPy for arguments like these; it takes and gives tensors. Errors: ValueError, as `in_numpy`."""
-    graph, draws, inputs = trace(step, None, *args)
+def record_small(step: Callable, *args: Any) -> Callable:
+    """The step in NumPy for arguments like these, arrays or tensors; it gives arrays. Errors: ValueError, as
+    `in_numpy`."""
+    graph, draws, inputs = trace(step, None, *map(torch.as_tensor, args))
     run = in_numpy(graph, inputs)
 
-    def call(*args: Tensor) -> tuple[Tensor, ...]:
+    def call(*args: Any) -> tuple[Any, ...]:
         for draw in draws:
             draw()
-        return tuple(torch.from_numpy(x) for x in run(*(x.numpy() for x in args)))
+        return run(*args)
 
     return call
 
@@ -140,5 +143,5 @@ def in_numpy(module: fx.GraphModule, inputs: list[Tensor]) -> Callable:
     given = ", ".join(node.name for node in places[len(inputs) :])
     source = f"def step({given}):\n" + "\n".join(lines) + f"\n    return {result!r}\n"
     scope = names | known
-    exec(source, scope)  # noqa: S102  the names are those of the recording
+    exec(source, scope)  # the names are those of the recording
     return scope["step"]

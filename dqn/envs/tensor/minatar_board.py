@@ -91,7 +91,8 @@ def inside(x: Tensor) -> Tensor:
 def picture(points: Tensor, channels: int) -> Tensor:
     """[E, 10, 10, C] bool, true at the points [E, N], which are numbers (10 y + x) C + channel.
 
-    N is fixed, so what is not there must be given a point that is lit anyway.
+    N is fixed, so what is not there must be given a point that is lit anyway. Filled as bytes: compiled for a CPU, a
+    fill with bool is ten times as slow.
     """
-    dark = points.new_zeros(len(points), CELLS * channels, dtype=torch.bool)
-    return dark.scatter_(1, points, True).view(-1, SIZE, SIZE, channels)
+    dark = points.new_zeros(len(points), CELLS * channels, dtype=torch.uint8)
+    return dark.scatter_(1, points, 1).view(torch.bool).view(-1, SIZE, SIZE, channels)

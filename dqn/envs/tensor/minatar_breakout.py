@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dqn.envs.tensor.minatar_board import CELLS, SIZE, Game, Outcome, State, cell, moved, picture, whole
+from dqn.envs.tensor.minatar_board import SIZE, Game, Outcome, State, cell, moved, picture, whole
 from dqn.types import Spec
 
 FLOOR = SIZE - 1  # the paddle's row
-BRICKS = (SIZE, 4 * SIZE)  # the cells of rows 1, 2, 3
+TOP, BOTTOM = SIZE, 4 * SIZE  # the cells from … to of the bricks: rows 1, 2, 3
 PADDLE, BALL, TRAIL, BRICK = range(4)
 
 
@@ -20,7 +20,7 @@ class Breakout(Game):
     Actions: none, left, right. Channels: paddle, ball, trail (where the ball was), brick. New bricks come when the ball
     is at the paddle and none are left. A brick is broken only when the ball struck none the step before.
     State: `paddle`, `x`, `y`, `dx`, `dy` (±1), `last_x`, `last_y`, `last_action` [E], `struck` [E] bool, `bricks`
-    [E, 100] bool. There is no ramp. Young & Tian (2019).
+    [E, 30] bool. There is no ramp. Young & Tian (2019).
     """
 
     spec = Spec((SIZE, SIZE, 4), np.dtype(bool), 3)
@@ -37,7 +37,7 @@ class Breakout(Game):
             "last_x": 9 * right,
             "last_y": whole(right, 3),
             "struck": torch.zeros_like(right, dtype=torch.bool),
-            "bricks": _wall(right).expand(len(right), -1).clone(),
+            "bricks": torch.ones(len(right), BOTTOM - TOP, dtype=torch.bool, device=right.device),
             "last_action": whole(right),
         }
 
@@ -47,40 +47,32 @@ class Breakout(Game):
         x, y, dx, dy, bricks = (state[name] for name in ("x", "y", "dx", "dy", "bricks"))
         ahead_x, ahead_y = x + dx, y + dy
         new_x, new_y = ahead_x.clamp(0, FLOOR), ahead_y.clamp(0, FLOOR)
-        there = cell(new_x, new_y).unsqueeze(1)
-        on_brick = bricks.gather(1, there).squeeze(1)
+        there = torch.arange(TOP, BOTTOM, device=x.device) == cell(new_x, new_y).unsqueeze(1)  # [E, 30]
+        on_brick = (bricks & there).any(1)
         broken = on_brick & ~state["struck"]
         low = ahead_y >= FLOOR
         met = low & (x == paddle)
         corner = low & (new_x == paddle) & ~met
         returned = broken | met | corner
-        emptied = low & (bricks.sum(1) == 0)
-        kept = bricks & ~((torch.arange(CELLS, device=x.device) == there) & broken.unsqueeze(1))
+        emptied = low & ~bricks.any(1)
         after = {
             "paddle": paddle,
             "x": new_x,
             "y": torch.where(returned, y, new_y),
-            "dx": torch.where((new_x != ahead_x) ^ corner, -dx, dx),
+            "dx": torch.where((new_x != ahead_x) | corner, -dx, dx),
             "dy": torch.where((ahead_y < 0) | returned, -dy, dy),
             "last_x": x.clone(),
             "last_y": y.clone(),
             "struck": on_brick,
-            "bricks": kept | (emptied.unsqueeze(1) & _wall(x)),
+            "bricks": (bricks & ~(there & broken.unsqueeze(1))) | emptied.unsqueeze(1),
             "last_action": action,
         }
         return after, broken.float(), low & ~returned
 
     def observe(self, state: State) -> Tensor:
-        points = [
-            (state["paddle"] + FLOOR * SIZE) * 4 + PADDLE,
-            cell(state["x"], state["y"]) * 4 + BALL,
-            cell(state["last_x"], state["last_y"]) * 4 + TRAIL,
-        ]
-        bricks = state["bricks"].view(-1, SIZE, SIZE)
-        return picture(torch.stack(points, 1), 4).select_scatter(bricks, 3, BRICK)
-
-
-def _wall(like: Tensor) -> Tensor:
-    """[100] bool: the cells of the bricks, on the device of `like`."""
-    number = torch.arange(CELLS, device=like.device)
-    return (number >= BRICKS[0]) & (number < BRICKS[1])
+        paddle = (state["paddle"] + FLOOR * SIZE) * 4 + PADDLE
+        ball = cell(state["x"], state["y"]) * 4 + BALL
+        trail = cell(state["last_x"], state["last_y"]) * 4 + TRAIL
+        points = torch.stack([paddle, ball, trail], 1)
+        bricks = torch.arange(TOP, BOTTOM, device=points.device) * 4 + BRICK
+        return picture(torch.cat([points, torch.where(state["bricks"], bricks, points[:, :1])], 1), 4)

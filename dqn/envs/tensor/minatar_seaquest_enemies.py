@@ -75,7 +75,8 @@ def swim(state: State, shots: Tensor, pace: Tensor, x: Tensor, y: Tensor) -> tup
     met = (there & level & (at == x)) | arrived
     where = torch.where(shots[:, 2] != 0, cell(shots[:, 0], shots[:, 1]), -1)
     score = torch.where(state["enemy_sub"], 2 * OLDEST, OLDEST) - age
-    killed, spent = _strike((1, 0), where, cell(to, row), stays & moves & ~arrived, score)
+    # no shot is left where somebody has not moved
+    killed, spent = _strike((1, 0), where, cell(to, row), stays & ~arrived, score)
     drops = stays & state["enemy_sub"] & (age % RELOAD == RELOAD - 1)
     after = {
         "enemy_x": to,

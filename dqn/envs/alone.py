@@ -1,0 +1,34 @@
+"""One environment behind the door of many."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dqn.envs.gym import GymEnvs
+from dqn.types import Step
+
+
+class Alone(GymEnvs):
+    """A single environment in SAME_STEP, stepped without the vector class around it, whose bookkeeping takes as long as
+    a small world; resets and everything that is asked of it go through that class as ever."""
+
+    @staticmethod
+    def fits(envs: GymEnvs) -> bool:
+        """Whether that leaves nothing out: no masks, no Dict, nothing but what is seen."""
+        return envs.num_envs == 1 and not envs.masked and not envs.spec.parts
+
+    def _one(self, obs: Any) -> np.ndarray:
+        return self.observations.read(np.array(obs)[None])  # a copy: an environment may reuse its buffer
+
+    def step(self, action: np.ndarray) -> Step:
+        """One tick: action [1] int64 → Step."""
+        env = self.envs.envs[0]  # pyright: ignore[reportAttributeAccessIssue]  # a SyncVectorEnv
+        obs, reward, terminated, truncated, _ = env.step(self.actions(action)[0])
+        final = None
+        if terminated or truncated:
+            final = self._one(obs)
+            obs, _ = env.reset()
+        ends = np.array([[terminated], [truncated]], bool)
+        return Step(self._one(obs), np.array([reward], np.float64), ends[0], ends[1], self._none, final)
