@@ -59,6 +59,8 @@ class Run:
 def environments(cfg: DictConfig, device: torch.device | str = "cpu", **changes: Any) -> GymEnvs | TensorEnvs:
     """The configured environments, with some arguments changed; those that are tensors on `device`."""
     if "world" in cfg.env:
+        if OmegaConf.is_missing(cfg.env.world, "_target_"):
+            raise UsageError("env.world._target_ has no value: name a class as those of dqn.envs.tensor are.")
         options = {**cfg.env, **changes}
         limits = [n for n in (options["max_episode_steps"], options.get("step_cap")) if n is not None]
         world = instantiate(cfg.env.world)

@@ -485,28 +485,41 @@ def test_a_step_is_a_draw_and_an_advance(name):
         assert_equal(game.reset(4, one, CPU), game.begin(game.draw(4, other, CPU)))
 
 
+def through(engine, name, num_envs, steps):
+    """All that comes of random play through many episodes, stepped by the engine."""
+    game, draw, actions, got = GAMES[name](), generator(3), generator(4), []
+    state = game.reset(num_envs, draw, CPU)
+    names = list(state)
+
+    def whole_step(action, *tensors):
+        after, reward, done = game.step(dict(zip(names, tensors, strict=True)), action, draw)
+        after = chosen(done, game.reset(num_envs, draw, CPU), after)
+        return after, {"reward": reward, "done": done, "obs": game.observe(after)}
+
+    step = engine.capture(whole_step)
+    for _ in range(steps):
+        action = torch.randint(game.spec.num_actions, (num_envs,), generator=actions)
+        state, rest = step(action, *state.values())
+        got += copied({**state, **rest})
+    return got
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recorded_step_is_the_step_as_written(name, monkeypatch, caplog):
     """Also that a step never asks the device: a recording has no numbers to answer with."""
     monkeypatch.setattr(compiled, "compile_graph", lambda graph, inputs: graph.forward)
-    results = []
-    for engine in (engines.Eager(CPU, 0), engines.Compiled(CPU, 0)):
-        game, draw, actions, got = GAMES[name](), generator(3), generator(4), []
-        state = game.reset(5, draw, CPU)
-        names = list(state)
+    as_written, recorded = (through(kind(CPU, 0), name, 5, 120) for kind in (engines.Eager, engines.Compiled))
+    for mine, theirs in zip(recorded, as_written, strict=True):
+        assert_equal(mine, theirs)
+    assert [r.message for r in caplog.records if "as written" in r.message] == []
 
-        def whole_step(action, *tensors, game=game, draw=draw, names=names):
-            after, reward, done = game.step(dict(zip(names, tensors, strict=True)), action, draw)
-            after = chosen(done, game.reset(5, draw, CPU), after)
-            return after, {"reward": reward, "done": done, "obs": game.observe(after)}
 
-        step = engine.capture(whole_step)
-        for _ in range(120):
-            action = torch.randint(game.spec.num_actions, (5,), generator=actions)
-            state, rest = step(action, *state.values())
-            got += copied({**state, **rest})
-        results.append(got)
-    for mine, theirs in zip(*results, strict=True):
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("num_envs", [1, 128])
+def test_a_compiled_step_is_the_step_as_written(name, num_envs, caplog):
+    as_written, program = (through(kind(CPU, 0), name, num_envs, 400) for kind in (engines.Eager, engines.Compiled))
+    for mine, theirs in zip(program, as_written, strict=True):
         assert_equal(mine, theirs)
     assert [r.message for r in caplog.records if "as written" in r.message] == []
 

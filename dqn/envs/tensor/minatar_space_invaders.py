@@ -91,8 +91,8 @@ def _below(x: Tensor, row: int) -> Tensor:
 
 
 def _any(row: Tensor) -> Tensor:
-    """Whether there is a 1 in the row [E, 10] of a map."""
-    return row.amax(1) != 0
+    """Whether there is a 1 in the row [E, 10] of a map; by a sum, as torch 2.13 compiles amax of such bytes wrongly."""
+    return row.sum(1) != 0
 
 
 def _wave(like: Tensor) -> Tensor:
