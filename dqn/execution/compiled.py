@@ -105,15 +105,28 @@ def compile_graph(graph: fx.GraphModule, inputs: list[Tensor]) -> Callable:
     return torch.compile(graph.forward, fullgraph=True, dynamic=False, options=options)
 
 
+def count_on_device(optimizer: torch.optim.Optimizer | None) -> None:
+    """Make an optimizer's lr and its counts of steps tensors on its device, so that no number is read on the host."""
+    if optimizer is None:
+        return
+    for group in optimizer.param_groups:
+        device = group["params"][0].device
+        group["lr"] = torch.as_tensor(group["lr"], device=device)
+        if "capturable" in group:
+            group["capturable"] = True
+        for state in (optimizer.state[p] for p in group["params"]):
+            if isinstance(state.get("step"), Tensor):
+                state["step"] = state["step"].to(device)
+
+
 @contextmanager
 def _recordable(optimizer: torch.optim.Optimizer | None) -> Iterator[None]:
     """Let the optimizer work in tensors alone: its lr a tensor from now on, its steps counted on the device."""
     groups = optimizer.param_groups if optimizer is not None else []
     before, asked = [dict(group) for group in groups], torch.compiler.is_compiling
-    wanted = {"capturable": True, "foreach": True, "fused": False}
+    count_on_device(optimizer)
     for group in groups:
-        group["lr"] = torch.as_tensor(group["lr"], device=group["params"][0].device)
-        group.update({k: v for k, v in wanted.items() if k in group})
+        group.update({k: v for k, v in {"foreach": True, "fused": False}.items() if k in group})
     torch.compiler.is_compiling = lambda: True  # else optimizers refuse to count in tensors on a CPU
     lr = None
     try:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from dqn.execution.compiled import count_on_device
+
 log = logging.getLogger("dqn")
 WARM_UP = 3  # calls as written before the capture, as torch's notes on CUDA graphs advise
 
@@ -23,9 +25,7 @@ class Graph:
         self.args: list[Tensor] = []
         self.graph: torch.cuda.CUDAGraph | None = None
         self.drawn = Drawn()
-        for group in optimizer.param_groups if optimizer is not None else []:
-            group["lr"] = torch.as_tensor(group["lr"], device=device)
-            group["capturable"] = True
+        count_on_device(optimizer)
 
     def __call__(self, *args: Tensor) -> Any:
         if self.graph is not None:

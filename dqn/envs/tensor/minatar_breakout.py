@@ -51,9 +51,8 @@ class Breakout(Game):
         on_brick = (bricks & there).any(1)
         broken = on_brick & ~state["struck"]
         low = ahead_y >= FLOOR
-        met = low & (x == paddle)
-        corner = low & (new_x == paddle) & ~met
-        returned = broken | met | corner
+        corner = low & (new_x == paddle)  # or the middle, where a wall has turned dx already
+        returned = broken | corner | (low & (x == paddle))
         emptied = low & ~bricks.any(1)
         after = {
             "paddle": paddle,

@@ -86,7 +86,7 @@ class Seaquest(Game):
         x, y, v, there = (part[:, : ENEMIES + 2] for part in (x, y, v, there))  # what has a trail
         trail = torch.where(there & inside(x - v), cell(x - v, y) * 10 + TRAIL, front)
         line = torch.arange(SIZE, device=front.device)
-        air = line < (state["oxygen"].clamp(min=0) // (OXYGEN // SIZE)).unsqueeze(1)
+        air = line < (state["oxygen"] // (OXYGEN // SIZE)).unsqueeze(1)
         aboard = (line >= 9 - state["aboard"].unsqueeze(1)) & (line < 9)
         bottom = line * 10 + 9 * SIZE * 10
         gauges = torch.where(torch.cat([air, aboard], 1), torch.cat([bottom + AIR, bottom + ABOARD]), front)
