@@ -23,6 +23,7 @@ torch.set_num_threads(1)
 RECIPES = sorted(path.stem for path in (CONF / "algorithm").glob("*.yaml"))
 QUICK = [
     "run.dir=unused",
+    "execution=eager",  # as written: what engines change is proven where they are tested
     "tracking.evaluate_every=0",
     "tracking.checkpoint_every=0",
     "tracking.final_episodes=2",

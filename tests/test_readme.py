@@ -42,7 +42,7 @@ def test_commands_run(empty, command):
 
 def test_every_other_command_is_a_script_that_is_there():
     others = [shlex.split(c)[0] for c in COMMANDS if c and not c.startswith("python -m dqn")]
-    assert {"scripts/train", "scripts/test", "tensorboard"} == set(others)
+    assert {"scripts/train", "scripts/test", "scripts/bench", "tensorboard"} == set(others)
     assert all((ROOT / c).is_file() for c in others if c.startswith("scripts/"))
 
 
