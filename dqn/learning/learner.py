@@ -14,6 +14,21 @@ from dqn.types import Batch
 STATS = ("loss", "td_error", "q_mean", "q_max", "grad_norm")
 
 
+class _First(dict):
+    """What an optimizer keeps of one parameter; `first` is what each tensor was when it was made."""
+
+    def __init__(self, kept: dict[str, Any]):
+        super().__init__()
+        self.first: dict[str, Tensor] = {}
+        for name, value in kept.items():
+            self[name] = value
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        super().__setitem__(name, value)
+        if isinstance(value, Tensor):
+            self.first.setdefault(name, value.clone())
+
+
 class Learner:
     """θ ← θ − lr · clip(∇L(θ)); the target network follows at its own pace.
 
@@ -97,12 +112,20 @@ class Learner:
     @torch.no_grad()
     def _begin_optimizer(self) -> None:
         """Make the optimizer's tensors now, as its first step would, so that every update finds the same ones."""
-        before = [p.clone() for p in self.parameters]
+        groups, state = self.optimizer.param_groups, self.optimizer.state
+        before, decay = [p.clone() for p in self.parameters], [group.get("weight_decay") for group in groups]
+        for group in groups:
+            group.update({"weight_decay": 0.0} if "weight_decay" in group else {})
+        for p in self.parameters:
+            state[p] = _First(state[p])
         self._step([torch.zeros_like(p) for p in self.parameters])
-        for mine, kept in zip(self.parameters, before, strict=True):
-            mine.copy_(kept)
-        for _, tensor in self._moments():
-            tensor.zero_()
+        for p, mine in zip(self.parameters, before, strict=True):
+            p.copy_(mine)
+            for name, tensor in state[p].first.items():
+                state[p][name].copy_(tensor)
+            state[p] = dict(state[p])
+        for group, own in zip(groups, decay, strict=True):
+            group.update({"weight_decay": own} if "weight_decay" in group else {})
 
     @torch.no_grad()
     def _clip(self, grads: list[Tensor]) -> Tensor:

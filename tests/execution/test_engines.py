@@ -183,6 +183,8 @@ def test_what_cannot_be_prepared_runs_as_written_and_says_why_once(where, caplog
         lambda p: torch.optim.Adam(p, 0.1, fused=True, weight_decay=0.1), lambda p: torch.optim.RAdam(p, 0.1),
         lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, weight_decay=0.1), lambda p: torch.optim.AdamW(p, 0.1),
         lambda p: torch.optim.RMSprop(p, 0.1, centered=True, momentum=0.5), lambda p: torch.optim.Adam(p, 0.1, eps=0.0),
+        lambda p: torch.optim.NAdam(p, 0.1), lambda p: torch.optim.Adagrad(p, 0.1, initial_accumulator_value=0.5),
+        lambda p: torch.optim.Rprop(p, 0.1), lambda p: torch.optim.Adam(p, 0.1, amsgrad=True, foreach=True),
     ],
 )  # fmt: skip
 def test_an_optimizer_whose_tensors_exist_from_the_start_takes_the_same_steps(optimizer):
