@@ -119,15 +119,19 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
     fit(cfg, online.head, sampler, online.state_size)
     memory_plan = plan(cfg, spec, sum(p.numel() for p in online.parameters()), online.state_size, device)
     memory = _memory(cfg, spec, sampler, envs.num_envs, online.state_size, device)
-    engine = instantiate(cfg.execution.engine)(device, updates_in(cfg))
+    times = Times(
+        **{f.name: cfg[f.name] for f in fields(Times) if f.name in cfg},
+        **{f.name: cfg.tracking[f.name] for f in fields(Times) if f.name in cfg.tracking},
+        target_period=cfg.target.period,
+    )
+    engine = instantiate(cfg.execution.engine)(device, times.updates_due(0, times.steps))
     learner = Learner(
         online, _objective(cfg), instantiate(cfg.optimizer), cfg.target.polyak, cfg.max_grad_norm,
         instantiate(cfg.lr_schedule), _passes(cfg, device),
         (generator(seed, "noise", device), generator(seed, "target noise", device)),
     )  # fmt: skip
     actor = Actor(
-        online, instantiate(cfg.exploration), device, generator(seed, "exploration", device), envs.num_envs,
-        *([] if isinstance(envs, TensorEnvs) else [partial(engine.capture, small=True)]),
+        online, instantiate(cfg.exploration), device, generator(seed, "exploration", device), envs.num_envs
     )  # fmt: skip
 
     def update() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -140,17 +144,13 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
         update = engine.capture(update, learner.optimizer)
     else:  # one gradient step is the program: all of them in one would be a very long one
         learner.descend_rows = engine.capture(learner.descend_rows, learner.optimizer)
-    times = Times(
-        **{f.name: cfg[f.name] for f in fields(Times) if f.name in cfg},
-        **{f.name: cfg.tracking[f.name] for f in fields(Times) if f.name in cfg.tracking},
-        target_period=cfg.target.period,
-    )
     ticks = max(1, min(STAGE_TICKS, memory.ring.rows // 4))  # a small ring, small blocks
     if "path" in cfg.replay:
         collector = Offline(envs)
     elif isinstance(envs, TensorEnvs):
         collector = TensorCollector(envs, actor, ticks, engine.capture)
     else:
+        actor.policy = engine.capture(actor.policy, small=True)
         collector = Collector(envs, actor, Stage(spec, envs.num_envs, ticks, online.state_size))
     trainer = Trainer(
         collector=collector, actor=actor, memory=memory, learner=learner, update=update,
@@ -158,11 +158,6 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
         times=times, seed=seed, gamma=cfg.gamma, directory=directory, logger=Logger(directory, purge_step),
     )  # fmt: skip
     return Run(trainer, device, engine.why, card(cfg, envs, memory_plan, why, engine.why, directory))
-
-
-def updates_in(cfg: DictConfig) -> int:
-    """Calls of `update` in the whole run."""
-    return max(0, cfg.steps - cfg.learning_starts) // cfg.train_every * cfg.updates
 
 
 def _objective(cfg: DictConfig) -> Objective:

@@ -25,13 +25,13 @@ class TensorCollector:
         self.envs, self.actor, self.ticks, self.num_envs = envs, actor, ticks, envs.num_envs
         seen = envs.begin(0)
         size, device = (ticks, envs.num_envs), seen.device
-        flags = {name: torch.zeros(size, dtype=torch.bool, device=device) for name in ("terminated", "truncated")}
         self.rows = {
-            "obs": torch.zeros_like(seen).expand(ticks, *seen.shape).clone(),
-            "final_obs": torch.zeros_like(seen).expand(ticks, *seen.shape).clone(),
+            "obs": seen.new_zeros(ticks, *seen.shape),
+            "final_obs": seen.new_zeros(ticks, *seen.shape),
             "action": torch.zeros(size, dtype=torch.int64, device=device),
             "reward": torch.zeros(size, device=device),
-            **flags,
+            "terminated": torch.zeros(size, dtype=torch.bool, device=device),
+            "truncated": torch.zeros(size, dtype=torch.bool, device=device),
         }
         if actor.remembered.shape[1]:
             self.rows["core"] = torch.zeros(*size, actor.remembered.shape[1], device=device)
@@ -44,10 +44,9 @@ class TensorCollector:
         """Act, step, and write the row."""
         action, remembered = self.actor.policy(self.obs, self.remembered)
         tick = self.envs.tick(action)
-        row = {"obs": self.obs, "action": action, "core": self.remembered, **vars(tick)}
+        row = {**vars(tick), "obs": self.obs, "action": action, "core": self.remembered}
         for name, rows in self.rows.items():
-            value = self.obs if name == "obs" else row[name]
-            rows.index_copy_(0, self.at, value.to(rows.dtype)[None])
+            rows.index_copy_(0, self.at, row[name].to(rows.dtype)[None])
         over = (tick.terminated | tick.truncated).unsqueeze(-1)
         self.remembered.copy_(torch.where(over, 0.0, remembered))
         self.obs.copy_(tick.obs)

@@ -107,13 +107,19 @@ def has(python: str, module: str) -> bool:
         return False
 
 
-def prepare(env: str, recipe: str, steps: int, extra: list[str], python: str) -> tuple[tuple[str, ...], str]:
-    """Overrides and settings of a pair. Errors: ValueError that says what it lacks, and what to do."""
-    if recipe == SB3 and not has(python, "stable_baselines3"):
+def need_sb3(python: str) -> None:
+    """Errors: ValueError that says what to do where an interpreter has no Stable-Baselines3."""
+    if not has(python, "stable_baselines3"):
         raise ValueError(
             f"{python} has no stable-baselines3: install the extra (.[sb3]), or into a venv of its own, and name that "
             "with sb3=VENV/bin/python."
         )
+
+
+def prepare(env: str, recipe: str, steps: int, extra: list[str], python: str) -> tuple[tuple[str, ...], str]:
+    """Overrides and settings of a pair. Errors: ValueError that says what it lacks, and what to do."""
+    if recipe == SB3:
+        need_sb3(python)
     if env == "lunarlander" and not has(python, "Box2D"):
         raise ValueError(f'{python} has no Box2D: {python} -m pip install "gymnasium[box2d]"')
     overrides = [f"env={env}", *RECIPES.get(recipe, []), f"steps={steps}", *extra]

@@ -92,7 +92,7 @@ def window_of(program: str, options: dict[str, Any], number: int) -> dict[str, A
 
 def check(options: dict[str, Any]) -> None:
     """Errors: UsageError for steps between two updates, and where there is no Stable-Baselines3."""
-    from classic import has
+    from classic import need_sb3
 
     from dqn.types import UsageError
 
@@ -101,11 +101,10 @@ def check(options: dict[str, Any]) -> None:
             raise UsageError(
                 f"{name}={options[name]} must be a multiple of {TRAIN_EVERY}: all then learn equally often."
             )
-    if not has(options["sb3"], "stable_baselines3"):
-        raise UsageError(
-            f"{options['sb3']} has no stable-baselines3: install the extra (.[sb3]), or into a venv of its own, and "
-            "name that with sb3=VENV/bin/python."
-        )
+    try:
+        need_sb3(options["sb3"])
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def compare(options: dict[str, Any], extra: list[str]) -> Report:

@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from conftest import RECIPES
 from oracles import exact, q_table
 
-from dqn.cli import CONF
 from dqn.tracking.evaluation import known_values
 
-RECIPES = sorted(path.stem for path in (CONF / "algorithm").glob("*.yaml"))
 SMALL = ["env=mdp1000", "experiment=none", "+env.kwargs.states=6", "+env.kwargs.actions=3", "gamma=0.8"]
 STEPS = 6000
 DEEP = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,17 +13,15 @@ class Actor:
     """Acts for E environments: action = exploration(network(obs), rate). obs [E, ...] → action [E] int64.
 
     It carries what the network's core remembers of each environment's episode [E, S]; `before` is what it remembered
-    before the last action, which the replay memory keeps. `capture` is an engine's, for the policy.
+    before the last action, which the replay memory keeps.
     """
 
     def __init__(
-        self, network: Any, exploration: Any, device: torch.device, generator: torch.Generator, num_envs: int = 1,
-        capture: Callable = lambda step: step,
-    ):  # fmt: skip
+        self, network: Any, exploration: Any, device: torch.device, generator: torch.Generator, num_envs: int = 1
+    ):
         self.network, self.exploration, self.device, self.generator = network, exploration, device, generator
         self.rate = torch.zeros((), device=device)
         self.before = self.remembered = network.initial(num_envs, device)
-        self.policy = capture(self.policy)
 
     @torch.no_grad()
     def policy(self, obs: Any, state: Tensor) -> tuple[Any, Tensor]:

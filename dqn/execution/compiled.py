@@ -128,16 +128,14 @@ def _recordable(optimizer: torch.optim.Optimizer | None) -> Iterator[None]:
     for group in groups:
         group.update({k: v for k, v in {"foreach": True, "fused": False}.items() if k in group})
     torch.compiler.is_compiling = lambda: True  # else optimizers refuse to count in tensors on a CPU
-    lr = None
     try:
         yield
-        lr = [group["lr"] for group in groups]
+        for group, old in zip(groups, before, strict=True):
+            old["lr"] = group["lr"]
     finally:
         torch.compiler.is_compiling = asked
-        for i, (group, old) in enumerate(zip(groups, before, strict=True)):
+        for group, old in zip(groups, before, strict=True):
             group.update(old)
-            if lr is not None:
-                group["lr"] = lr[i]
 
 
 def _norms(tensors: list[Tensor], order: float = 2, dtype: torch.dtype | None = None) -> list[Tensor]:

@@ -29,7 +29,7 @@ class Eager:
         self.numpy, self.why = numpy, f"eager ({why})"
 
     def capture(self, step: Callable, optimizer: Any = None, small: bool = False) -> Callable:
-        return Lazy(step, lambda *args: record_small(step, *args), quiet=True) if small and self.numpy else step
+        return small_step(step) if small and self.numpy else step
 
 
 class Compiled:
@@ -41,7 +41,7 @@ class Compiled:
 
     def capture(self, step: Callable, optimizer: Any = None, small: bool = False) -> Callable:
         if self.device.type == "cpu" and small:
-            return Lazy(step, lambda *args: record_small(step, *args), quiet=True)
+            return small_step(step)
         if self.device.type == "cpu":
             return Lazy(step, lambda *args: record(step, optimizer, *args))
         return Lazy(step, lambda *args: Graph(record(step, optimizer, *args), None, self.device))
@@ -79,6 +79,11 @@ class Lazy:
                     give_up(error)
                 self.ready[shapes] = self.step
         return self.ready[shapes](*args)
+
+
+def small_step(step: Callable) -> Callable:
+    """A small step in NumPy, where NumPy can do it."""
+    return Lazy(step, lambda *args: record_small(step, *args), quiet=True)
 
 
 def auto(device: torch.device, calls: int) -> Eager | Compiled | CUDAGraph:

@@ -94,12 +94,16 @@ KNOWN: dict[str, Callable] = VIEWS | {
 }
 
 
+def _name(node: fx.Node) -> str:
+    return str(node.target).removeprefix("aten.")
+
+
 def unfit(graph: fx.Graph) -> str:
     """What keeps a graph from being run in NumPy, or nothing."""
     for node in graph.nodes:
         if node.op != "call_function" or node.target is operator.getitem:
             continue
-        name = str(node.target).removeprefix("aten.")
+        name = _name(node)
         values = node.meta["val"] if isinstance(node.meta["val"], (list, tuple)) else [node.meta["val"]]
         if name not in KNOWN or node.kwargs:
             return f"no {name} in NumPy"
@@ -132,8 +136,8 @@ def in_numpy(module: fx.GraphModule, inputs: list[Tensor]) -> Callable:
     for node in module.graph.nodes:
         if node.op != "call_function":
             continue
-        function = operator.getitem if node.target is operator.getitem else KNOWN[str(node.target)[5:]]
-        if str(node.target)[5:] in VIEWS and all(arg.name in known for arg in node.all_input_nodes):
+        function = operator.getitem if node.target is operator.getitem else KNOWN[_name(node)]
+        if _name(node) in VIEWS and all(arg.name in known for arg in node.all_input_nodes):
             args = [known[arg.name] if isinstance(arg, fx.Node) else arg for arg in node.args]
             known[node.name] = function(*args)
         else:

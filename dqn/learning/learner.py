@@ -113,9 +113,10 @@ class Learner:
     def _begin_optimizer(self) -> None:
         """Make the optimizer's tensors now, as its first step would, so that every update finds the same ones."""
         groups, state = self.optimizer.param_groups, self.optimizer.state
-        before, decay = [p.clone() for p in self.parameters], [group.get("weight_decay") for group in groups]
+        before, own = [p.clone() for p in self.parameters], [dict(group) for group in groups]
         for group in groups:
-            group.update({"weight_decay": 0.0} if "weight_decay" in group else {})
+            if "weight_decay" in group:  # it would reach the tensors
+                group["weight_decay"] = 0.0
         for p in self.parameters:
             state[p] = _First(state[p])
         self._step([torch.zeros_like(p) for p in self.parameters])
@@ -124,8 +125,8 @@ class Learner:
             for name, tensor in state[p].first.items():
                 state[p][name].copy_(tensor)
             state[p] = dict(state[p])
-        for group, own in zip(groups, decay, strict=True):
-            group.update({"weight_decay": own} if "weight_decay" in group else {})
+        for group, options in zip(groups, own, strict=True):
+            group.update(options)
 
     @torch.no_grad()
     def _clip(self, grads: list[Tensor]) -> Tensor:

@@ -231,18 +231,24 @@ def test_space_invaders_wave_after_wave():
     assert happened["interval 6"] and happened["over the bottom"]
 
 
+def begun(mine, theirs, draw, rng, fill):
+    """Episodes begun alike, then filled alike by fill(rng, game, state, e)."""
+    draws = mine.draw(E, draw, CPU)
+    state = mine.begin(draws)
+    for e, reference in enumerate(theirs):
+        reference.reset(numbers(draws, e))
+        fill(rng, reference.game, state, e)
+    assert_seen(mine, state, theirs)
+    return state
+
+
 @pytest.mark.parametrize("ramping", [True, False])
 def test_space_invaders_from_anywhere(ramping):
     """From any positions of all there is, with many aliens or with one that is about to be shot."""
     mine, theirs = SpaceInvaders(0.1, ramping), [Reference("space_invaders", ramping) for _ in range(E)]
     rng, draw, rewards = np.random.default_rng(0), generator(), Counter()
     for _ in range(125):
-        draws = mine.draw(E, draw, CPU)
-        state = mine.begin(draws)
-        for e, reference in enumerate(theirs):
-            reference.reset(numbers(draws, e))
-            anywhere(rng, reference.game, state, e)
-        assert_seen(mine, state, theirs)
+        state = begun(mine, theirs, draw, rng, anywhere)
         for _ in range(4):
             state, reward, _ = tick(
                 mine, state, theirs, torch.from_numpy(rng.integers(4, size=E)), mine.draw(E, draw, CPU)
@@ -343,12 +349,7 @@ def test_seaquest_in_a_crowd():
     mine, theirs = Seaquest(), [Reference("seaquest", True) for _ in range(E)]
     rng, draw, rewards = np.random.default_rng(0), generator(), Counter()
     for _ in range(200):
-        draws = mine.draw(E, draw, CPU)
-        state = mine.begin(draws)
-        for e, reference in enumerate(theirs):
-            reference.reset(numbers(draws, e))
-            crowd(rng, reference.game, state, e)
-        assert_seen(mine, state, theirs)
+        state = begun(mine, theirs, draw, rng, crowd)
         for _ in range(5):
             action = torch.from_numpy(rng.choice(6, E, p=[0.1, 0.1, 0.1, 0.1, 0.1, 0.5]))
             state, reward, _ = tick(mine, state, theirs, action, mine.draw(E, draw, CPU))
