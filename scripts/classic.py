@@ -91,7 +91,7 @@ def fingerprint(recipe: str, overrides: list[str], env: str, steps: int) -> str:
         composed = compose("config", overrides=overrides)
     composed.run = None  # its name takes the time of day
     cfg: Any = OmegaConf.to_container(composed, resolve=True)
-    for name in ("seed", "run", "resume", "device", "tuned"):  # tuned numbers stand where they are used
+    for name in ("seed", "run", "resume", "device", "execution", "tuned"):  # tuned numbers stand where they are used
         cfg.pop(name, None)
     cfg["tracking"] = {k: v for k, v in cfg["tracking"].items() if k.startswith(("final_", "evaluate_"))}
     return results.digest(cfg)

@@ -207,7 +207,7 @@ def test_settings_are_what_decides_the_outcome():
         return classic.fingerprint("dqn", ["env=cartpole", "steps=100", *overrides], "cartpole", 100)
 
     plain = settings()
-    assert plain == settings("seed=5", "device=cpu", "run.dir=x", "tracking.log_every=7")
+    assert plain == settings("seed=5", "device=cpu", "execution=eager", "run.dir=x", "tracking.log_every=7")
     others = [
         settings("tuned.lr=1e-5"),
         settings("backup=double_q"),
