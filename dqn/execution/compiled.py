@@ -16,10 +16,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._guards import TracingContext, tracing
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
 OPTIONS = {  # of torch._inductor; what is asserted here holds by construction, and a call is mostly such overhead
     "size_asserts": False, "nan_asserts": False, "alignment_asserts": False,
@@ -35,7 +37,7 @@ def record(step: Callable, optimizer: torch.optim.Optimizer | None, *args: Tenso
     """The step compiled for arguments like these; `optimizer` is the one in it. What else the step reads or writes are
     from now on exactly the tensors that it refers to now."""
     graph, draws, inputs = trace(step, optimizer, *args)
-    return Program(compile_graph(graph, inputs), draws, inputs)
+    return Program(compile_graph(graph, [*inputs, *args]), draws, inputs)
 
 
 def trace(
@@ -48,7 +50,7 @@ def trace(
         return step(*args)
 
     with _recordable(optimizer), fake, StandIns(fake) as stand_ins:
-        recording = make_fx(plain, decomposition_table={torch.ops.aten._foreach_norm.Scalar: _norms})
+        recording = make_fx(plain, decomposition_table=APART)
         graph = recording(*map(fake.from_tensor, args))
     return graph, *_open(graph, stand_ins.real)
 
@@ -58,18 +60,12 @@ class Program:
 
     def __init__(self, run: Callable, draws: list[partial], inputs: list[Tensor]):
         self.run, self.draws, self.inputs = run, draws, inputs
-        self.before = [(g, g.get_state()) for g in {draw.keywords["generator"] for draw in draws}]
 
     def __call__(self, *args: Tensor) -> Any:
         for draw in self.draws:
             draw()
-        try:
-            with torch.no_grad():
-                return self.run(*self.inputs, *args)
-        except Exception:  # the compiler starts at the first call, before anything runs: take the draws back
-            for generator, state in self.before:
-                generator.set_state(state)
-            raise
+        with torch.no_grad():
+            return self.run(*self.inputs, *args)
 
 
 class StandIns(TorchDispatchMode):
@@ -95,14 +91,21 @@ class StandIns(TorchDispatchMode):
 
 
 def compile_graph(graph: fx.GraphModule, inputs: list[Tensor]) -> Callable:
-    """torch.compile without the checks for what cannot change between two calls."""
-    from torch._inductor import config
+    """torch.compile's compiler alone: the graph needs none of its tracing, nor its checks before each call."""
+    from torch._inductor import compile, config
 
     options: dict[str, Any] = {k: v for k, v in OPTIONS.items() if hasattr(config, k)}
     options["cpp_wrapper"] = all(x.device.type == "cpu" for x in inputs)  # on a GPU the captured graph spares it
-    if hasattr(torch.compiler, "skip_all_guards_unsafe"):
-        options["guard_filter_fn"] = torch.compiler.skip_all_guards_unsafe
-    return torch.compile(graph.forward, fullgraph=True, dynamic=False, options=options)
+    output = next(node for node in graph.graph.nodes if node.op == "output")
+    outputs, structure = tree_flatten(output.args[0])
+    output.args = (outputs,)
+    graph.recompile()
+    shape = fx.Graph()
+    shape.output(tree_unflatten([shape.placeholder(f"output_{i}") for i in range(len(outputs))], structure))
+    with tracing(TracingContext(FakeTensorMode(shape_env=ShapeEnv()))):  # its caches ask for it
+        program: Any = compile(graph, list(inputs), options=options)
+    result = fx.GraphModule({}, shape).forward  # the program gives a list
+    return lambda *args: result(*program(*args))
 
 
 def count_on_device(optimizer: torch.optim.Optimizer | None) -> None:
@@ -143,6 +146,14 @@ def _norms(tensors: list[Tensor], order: float = 2, dtype: torch.dtype | None = 
     return [torch.linalg.vector_norm(tensor, order, dtype=dtype) for tensor in tensors]
 
 
+def _powers(base: float, exponents: list[Tensor]) -> list[Tensor]:
+    """β^t of an optimizer, one at a time and each kept: torch.compile would work it out anew for every few weights."""
+    return [torch.pow(base, t).as_strided(t.shape, t.stride()) for t in exponents]
+
+
+APART = {torch.ops.aten._foreach_norm.Scalar: _norms, torch.ops.aten._foreach_pow.ScalarAndTensor: _powers}
+
+
 def _draw(node: fx.Node, buffer: Tensor, generator: torch.Generator) -> partial:
     """The draw of a recorded node into a buffer: what torch.rand, randn and randint do behind a fresh tensor."""
     kind, bounds = str(node.target), [x for x in node.args if isinstance(x, int)]
@@ -163,13 +174,12 @@ def _open(module: fx.GraphModule, real: dict[int, Tensor]) -> tuple[list[partial
         if id(tensor) not in places:
             with graph.inserting_before(next(iter(graph.nodes))):
                 places[id(tensor)] = graph.placeholder(f"state_{len(inputs)}")
-            inputs.insert(0, tensor)
+            inputs.insert(0, tensor.detach())
         node.replace_all_uses_with(places[id(tensor)])
 
     for node in list(graph.nodes):
         if node.op == "get_attr" and isinstance(value := getattr(module, node.target), Tensor):
-            value = real.get(id(value), value)
-            place(node, value.detach() if value.requires_grad else value)
+            place(node, real.get(id(value), value))
         elif isinstance(generator := node.kwargs.get("generator"), fx.Node):
             like = node.meta["val"]
             buffer = torch.empty(like.shape, dtype=like.dtype, device=like.device)

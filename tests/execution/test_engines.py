@@ -161,10 +161,7 @@ def test_what_cannot_be_prepared_runs_as_written_and_says_why_once(where, caplog
         return seen.clone()
 
     def broken(graph, inputs):
-        def program(*args):
-            raise RuntimeError("no compiler\nand much more")
-
-        return program
+        raise RuntimeError("no compiler\nand much more")
 
     monkeypatch.setattr(compiled, "compile_graph", broken)
     program = engines.Compiled(CPU, 0).capture(step)
