@@ -22,6 +22,9 @@ class Actor:
         self.network, self.exploration, self.device, self.generator = network, exploration, device, generator
         self.rate = torch.zeros((), device=device)
         self.before = self.remembered = network.initial(num_envs, device)
+        on_cpu, self.remembers = device.type == "cpu", self.before.shape[1] > 0
+        self.show = np.asarray if on_cpu else lambda obs: torch.from_numpy(obs).to(device)
+        self.set_rate = self.rate.numpy().fill if on_cpu else self.rate.fill_
 
     @torch.no_grad()
     def policy(self, obs: Any, state: Tensor) -> tuple[Any, Tensor]:
@@ -33,16 +36,15 @@ class Actor:
     def act(self, obs: np.ndarray, env_steps: int) -> np.ndarray:
         """Act with the exploration rate of `env_steps`."""
         self.before = self.remembered
-        self.rate.fill_(self.exploration.rate(env_steps))
-        seen = obs if self.device.type == "cpu" else torch.from_numpy(obs).to(self.device)
-        action, state = self.policy(seen, self.before)
-        if self.before.shape[1]:
+        self.set_rate(self.exploration.rate(env_steps))
+        action, state = self.policy(self.show(obs), self.before)
+        if self.remembers:
             self.remembered = state.clone()  # a captured policy writes over its results
         return action if isinstance(action, np.ndarray) else action.numpy(force=True)
 
     def forget(self, begins: np.ndarray) -> None:
         """An episode begins where `begins` [E]: what was remembered there belongs to another."""
-        if self.remembered.shape[1] and begins.any():
+        if self.remembers and begins.any():
             keep = torch.from_numpy(~begins).to(self.device)
             self.remembered = self.remembered * keep.unsqueeze(-1)
 

@@ -26,9 +26,9 @@ class Alone(GymEnvs):
         """One tick: action [1] int64 → Step."""
         env = self.envs.envs[0]  # pyright: ignore[reportAttributeAccessIssue]  # a SyncVectorEnv
         obs, reward, terminated, truncated, _ = env.step(self.actions(action)[0])
-        final = None
-        if terminated or truncated:
-            final = self._one(obs)
-            obs, _ = env.reset()
+        if not (terminated or truncated):
+            return Step(self._one(obs), np.array((reward,), np.float64), self._none, self._none, self._none)
+        final = self._one(obs)
+        obs, _ = env.reset()
         ends = np.array([[terminated], [truncated]], bool)
-        return Step(self._one(obs), np.array([reward], np.float64), ends[0], ends[1], self._none, final)
+        return Step(self._one(obs), np.array((reward,), np.float64), ends[0], ends[1], self._none, final)

@@ -55,7 +55,7 @@ class Actions:
     def __call__(self, action: np.ndarray) -> np.ndarray:
         """Numbers [E] int64 → the actions of E environments."""
         if self.sizes is None:
-            return action + self.start
+            return action + self.start if self.start else action
         digits = np.stack(np.unravel_index(action, tuple(self.sizes.ravel())), -1)  # [E, dimensions]
         return digits.reshape(*action.shape, *self.sizes.shape) + self.start
 
@@ -89,6 +89,7 @@ class Observations:
         self.paths = [path for path, _ in found]
         self.starts = [int(leaf.start) if isinstance(leaf, Discrete) else 0 for _, leaf in found]
         specs = [_array_spec(id, leaf, actions) for _, leaf in found]
+        self.plain = not masked and not isinstance(space, Dict) and not self.starts[0]  # arrays as they are
         if not masked and not isinstance(space, Dict):
             self.spec, self.offsets = specs[0], (0,)
             return
@@ -99,6 +100,8 @@ class Observations:
 
     def read(self, obs: Any, mask: np.ndarray | None = None) -> np.ndarray:
         """What E environments show, and the mask [E, A] where there is one → [E, *obs_shape]."""
+        if self.plain:
+            return np.asarray(obs, self.spec.obs_dtype)
         parts = self.spec.parts or ((OBSERVATION, self.spec),)
         arrays = []
         for path, start, (_, part) in zip(self.paths, self.starts, parts, strict=False):

@@ -10,6 +10,7 @@ torch itself is what takes the time. `why` says in words what was chosen.
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from dqn.execution.compiled import compiler_missing, record
 from dqn.execution.graphs import Graph, give_up
 from dqn.execution.small import record_small
 
+_shape = attrgetter("shape")
 PAYS = 20_000  # updates after which compiling (5 to 30 s) has paid for itself on a CPU: it spares about 1 ms each
 
 
@@ -67,18 +69,20 @@ class Lazy:
         self.ready: dict[tuple[torch.Size, ...], Callable] = {}
 
     def __call__(self, *args: Tensor) -> Any:
-        shapes = tuple(x.shape for x in args)
-        if shapes not in self.ready:
-            try:
-                ready = self.prepare(*args)
-                result = ready(*args)
-                self.ready[shapes] = ready
-                return result
-            except Exception as error:  # whatever a compiler may raise: nothing has been changed yet
-                if not self.quiet:
-                    give_up(error)
-                self.ready[shapes] = self.step
-        return self.ready[shapes](*args)
+        shapes = tuple(map(_shape, args))
+        ready = self.ready.get(shapes)
+        if ready is not None:
+            return ready(*args)
+        try:
+            ready = self.prepare(*args)
+            result = ready(*args)
+            self.ready[shapes] = ready
+            return result
+        except Exception as error:  # whatever a compiler may raise: nothing has been changed yet
+            if not self.quiet:
+                give_up(error)
+            self.ready[shapes] = self.step
+        return self.step(*args)
 
 
 def small_step(step: Callable) -> Callable:

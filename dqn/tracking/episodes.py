@@ -29,11 +29,14 @@ class Episodes:
             self.returns += rewards.sum(0, dtype=np.float64)
             self.lengths += decided.sum(0)
             return []
-        finished = []
-        for t in range(len(done)):
-            self.returns += rewards[t]
-            self.lengths += decided[t]
-            for e in done[t].nonzero()[0]:
-                finished.append((float(self.returns[e]), int(self.lengths[e])))
-                self.returns[e], self.lengths[e] = 0.0, 0
+        finished, begin = [], 0
+        for t, e in zip(*done.nonzero(), strict=True):
+            if t >= begin:
+                self.returns += rewards[begin : t + 1].sum(0, dtype=np.float64)
+                self.lengths += decided[begin : t + 1].sum(0)
+                begin = t + 1
+            finished.append((float(self.returns[e]), int(self.lengths[e])))
+            self.returns[e], self.lengths[e] = 0.0, 0
+        self.returns += rewards[begin:].sum(0, dtype=np.float64)
+        self.lengths += decided[begin:].sum(0)
         return finished
