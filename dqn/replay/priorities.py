@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import Any
+
 import torch
 from torch import Tensor
 
-FAN_OUT = 64  # children of a node: a million leaves are four levels
+BITS = 5
+FAN_OUT = 1 << BITS  # children of a node: a million leaves are four levels
+LESS = 1 - 2**-52  # times a float64: a little less
 
 
 class SumTree:
     """Priorities of `leaves` leaves and the sums over them, float64; fixed shapes, no wait for the device.
 
-    A parent is always summed anew from its children, so nothing drifts. All levels lie in one storage, `nodes`, the
-    leaves first, so that a copy of it is the whole state. Schaul et al. (2016), appendix B.2.1, with a wider tree.
+    A parent is always summed anew from its children, so nothing drifts. Each level is a tensor of its own, so that an
+    engine can write into it in place. Schaul et al. (2016), appendix B.2.1, with a wider tree.
 
     Errors: ValueError when there are no leaves.
     """
@@ -24,11 +29,9 @@ class SumTree:
         while sizes[-1] > 1:
             sizes.append(-(-sizes[-1] // FAN_OUT))
         padded = [-(-size // FAN_OUT) * FAN_OUT for size in sizes[:-1]] + [1]
-        self.nodes = torch.zeros(sum(padded), dtype=torch.float64, device=device)
-        self.levels = list(self.nodes.split(padded))  # leaves … root
-        self.children = [level.view(-1, FAN_OUT) for level in self.levels[:-1]]  # of each node of the level above
+        self.levels = [torch.zeros(size, dtype=torch.float64, device=device) for size in padded]  # leaves … root
+        self.arrays = [level.numpy() for level in self.levels] if self.levels[0].device.type == "cpu" else []
         self.leaves = leaves
-        self.zero = torch.zeros((), dtype=torch.float64, device=device)
 
     @property
     def total(self) -> Tensor:
@@ -39,17 +42,20 @@ class SumTree:
         """Priorities of the leaves [B]."""
         return self.levels[0][leaf]
 
-    def set(self, leaf: Tensor, value: Tensor) -> None:
-        """Give leaves [B] the priorities `value` [B] ≥ 0; of a leaf that is named twice the largest counts."""
-        value = value.to(torch.float64)
-        self.levels[0].index_fill_(0, leaf, 0.0).scatter_reduce_(0, leaf, value, "amax")
+    def set(self, leaf: Any, value: Any) -> None:
+        """Give leaves [B] the priorities `value` [B] ≥ 0, or one for all; of a leaf that is named twice the last
+        counts (on a GPU any). Both are tensors, or on a CPU arrays, which takes a fraction of the time."""
+        levels: list[Any] = self.levels if isinstance(leaf, Tensor) else self.arrays
+        value = value.to(torch.float64) if isinstance(value, Tensor) else value
         whole = len(leaf) * FAN_OUT >= self.leaves  # so many that every parent is summed in one go
-        for children, parents in zip(self.children, self.levels[1:], strict=True):
+        levels[0][leaf] = value
+        for children, parents in pairwise(levels):
+            nodes = children.reshape(-1, FAN_OUT)
             if whole:
-                parents[: len(children)] = children.sum(-1)
+                parents[: len(nodes)] = nodes.sum(-1)
             else:
-                leaf = leaf // FAN_OUT
-                parents[leaf] = children.index_select(0, leaf).sum(-1)
+                leaf = leaf >> BITS
+                parents[leaf] = nodes[leaf].sum(-1)
 
     def find(self, mass: Tensor) -> Tensor:
         """The leaf [B] with Σ_{i<leaf} p_i ≤ mass < Σ_{i≤leaf} p_i, for mass [B] in [0, total).
@@ -57,12 +63,18 @@ class SumTree:
         Never one of priority zero while any is above; mass beyond the end, as rounding makes it, is the last such leaf.
         """
         node = torch.zeros_like(mass, dtype=torch.int64)
-        for children in reversed(self.children):
-            row = children.index_select(0, node)  # [B, F]
-            upto = row.cumsum(-1)
-            mass = torch.minimum(mass, torch.nextafter(upto[:, -1], self.zero))  # what rounding put beyond the end
-            child = torch.searchsorted(upto, mass[:, None], right=True)  # the first that reaches beyond the mass
-            before = (upto.gather(-1, child) - row.gather(-1, child))[:, 0]
-            mass = (mass - before).clamp_min(0.0)
-            node = node * FAN_OUT + child[:, 0]
+        for level in reversed(self.levels[:-1]):
+            upto = level.view(-1, FAN_OUT).index_select(0, node).cumsum(-1)  # [B, F]
+            mass = torch.minimum(mass, upto[:, -1] * LESS)  # what rounding put beyond the end
+            below = upto <= mass[:, None]
+            mass = mass - torch.where(below, upto, 0.0).amax(-1)
+            node = node * FAN_OUT + below.sum(-1)
         return node
+
+    def state(self) -> Tensor:
+        """All sums, so that a copy goes on with the very same ones."""
+        return torch.cat(self.levels)
+
+    def load(self, state: Tensor) -> None:
+        for level, saved in zip(self.levels, state.split([len(level) for level in self.levels]), strict=True):
+            level.copy_(saved)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,6 +54,8 @@ class Prioritized(Sampler):
         self.added = torch.zeros_like(ring.added)  # starts already in the tree, as the ring counts them
         self.oldest = torch.zeros_like(ring.added)  # row number of the oldest start in the tree
         self.strata = torch.arange(self.batch_size, dtype=torch.float64, device=device)
+        tracked = {"added": self.added, "oldest": self.oldest, "largest": self.largest}
+        self.tracked: dict[str, Any] = {k: x.numpy() for k, x in tracked.items()} if ring.xp is np else tracked
 
     def ready(self, ring: Ring) -> bool:
         self._follow(ring)
@@ -63,23 +67,22 @@ class Prioritized(Sampler):
 
     def _follow(self, ring: Ring) -> None:
         """Give the starts since the last call the largest priority, and what was evicted since none."""
-        first = torch.maximum(self.added, ring.evicted)  # the rest came and went unseen
-        last = ring.starts[(ring.added - 1) % ring.rows, ring.env]
-        oldest = ring.starts[ring.evicted % ring.rows, ring.env]
-        oldest = torch.where(ring.count > 0, oldest, torch.where(ring.added > 0, last + 1, 0))
-        gone = torch.maximum(self.oldest, oldest - ring.rows)  # further back lie the same slots again
-        news, olds = torch.stack([(ring.added - first).amax(), (oldest - gone).amax()]).tolist()
+        xp, here, tracked = ring.xp, ring.here, self.tracked
+        starts, added, evicted, env = here["starts"], here["added"], here["evicted"], here["env"]
+        first = xp.maximum(tracked["added"], evicted)  # the rest came and went unseen
+        last, oldest = starts[(added - 1) % ring.rows, env], starts[evicted % ring.rows, env]
+        oldest = xp.where(added > evicted, oldest, xp.where(added > 0, last + 1, 0))
+        gone = xp.maximum(tracked["oldest"], oldest - ring.rows)  # further back lie the same slots again
+        news, olds = xp.stack([(added - first).max(), (oldest - gone).max()]).tolist()
         if not news and not olds:
             return
-        number = first + torch.arange(news, device=ring.device)[:, None]  # [M, E] in the FIFO
-        new = (ring.starts[number % ring.rows, ring.env] % ring.rows * ring.num_envs + ring.env)[number < ring.added]
-        row = gone + torch.arange(olds, device=ring.device)[:, None]  # [M, E]
-        old = (row % ring.rows * ring.num_envs + ring.env)[row < oldest]
-        # A slot may be in both, when a newer start lies in the row of one that is gone: the tree takes the larger.
-        value = torch.cat([self.largest.expand(len(new)), torch.zeros_like(old, dtype=torch.float64)])
-        self.tree.set(torch.cat([new, old]), value)
-        self.added.copy_(ring.added)
-        self.oldest.copy_(oldest)
+        row = gone + ring.counted(olds)  # [M, E]
+        self.tree.set((row % ring.rows * ring.num_envs + env)[row < oldest], 0.0)
+        number = first + ring.counted(news)  # [M, E] in the FIFO; a newer start may lie where one is gone
+        new = (starts[number % ring.rows, env] % ring.rows * ring.num_envs + env)[number < added]
+        self.tree.set(new, tracked["largest"])
+        tracked["added"][:] = added
+        tracked["oldest"][:] = oldest
 
     def sample(self, ring: Ring, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         draw = torch.rand(self.batch_size, dtype=torch.float64, device=ring.device, generator=generator)
@@ -99,12 +102,13 @@ class Prioritized(Sampler):
         self.largest.copy_(torch.maximum(self.largest, value.amax()))
 
     def state(self) -> dict[str, Tensor]:
-        return {
-            "priorities": self.tree.nodes, "largest": self.largest, "exponent": self.exponent,
-            "added": self.added, "oldest": self.oldest,
-        }  # fmt: skip
+        return {"priorities": self.tree.state(), **self._numbers()}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """What `state` gave; the ring is loaded too."""
-        for name, tensor in self.state().items():
+        self.tree.load(state["priorities"])
+        for name, tensor in self._numbers().items():
             tensor.copy_(state[name])
+
+    def _numbers(self) -> dict[str, Tensor]:
+        return {name: getattr(self, name) for name in ("largest", "exponent", "added", "oldest")}

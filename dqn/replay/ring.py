@@ -110,7 +110,8 @@ class Ring:
             return np.asarray(values)
         return torch.as_tensor(values).to(self.device)
 
-    def _count(self, number: int) -> Any:
+    def counted(self, number: int) -> Any:
+        """0 … number − 1 as a column [number, 1]."""
         return np.arange(number)[:, None] if self.xp is np else torch.arange(number, device=self.device)[:, None]
 
     def extend(self, rows: Rows) -> None:
@@ -121,7 +122,7 @@ class Ring:
         most = ticks if rows.splits is None else 2 * ticks
         if most >= self.rows:
             raise ValueError(f"a block of {ticks} ticks does not fit a ring of {self.rows} rows: raise replay.capacity")
-        before, arange = written + 0, self._count(most)
+        before, arange = written + 0, self.counted(most)
         if rows.splits is None:
             slot = (before + arange) % self.rows
             written += ticks

@@ -2,14 +2,14 @@
 
 
 class Priorities:
-    """A list of priorities; the largest of those given for one item in one call counts."""
+    """A list of priorities; the last of those given for one item in one call counts."""
 
     def __init__(self, size):
         self.items = [0.0] * size
 
     def set(self, where, values):
-        for i in set(where):
-            self.items[i] = max(v for j, v in zip(where, values, strict=True) if j == i)
+        for i, value in zip(where, values, strict=True):
+            self.items[i] = value
 
     def find(self, mass):
         upto = 0.0
@@ -49,8 +49,7 @@ class Following:
         self.powers = {key: self.powers.get(key, self.largest) for key in live}
 
     def report(self, keys, powers):
-        for key in set(keys):
-            self.powers[key] = max(p for k, p in zip(keys, powers, strict=True) if k == key)
+        self.powers.update(zip(keys, powers, strict=True))
         self.largest = max(self.largest, *powers)
 
     def leaves(self, rows, num_envs):
