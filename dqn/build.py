@@ -18,7 +18,7 @@ from dqn.collector import Collector, Offline
 from dqn.envs.alone import Alone
 from dqn.envs.gym import GymEnvs, make
 from dqn.envs.tensor.envs import TensorEnvs
-from dqn.execution.device import choose_device
+from dqn.execution.device import choose_device, set_precision
 from dqn.learning.learner import Learner
 from dqn.learning.objective import Objective
 from dqn.learning.passes import Passes
@@ -94,7 +94,9 @@ def network(cfg: DictConfig, spec: Spec) -> QNetwork:
         torso = instantiate(cfg.torso)(inner(spec))
         core = instantiate(cfg.core)(torso.features)
         features = torso.features if core is None else core.features
-        return QNetwork(torso, instantiate(cfg.head)(features, spec.num_actions), core, spec.parts)
+        head = instantiate(cfg.head)(features, spec.num_actions)
+        made = QNetwork(torso, head, core, spec.parts, set_precision(cfg.execution.precision))
+    return made.to(memory_format=torch.channels_last) if cfg.execution.channels_last else made  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 def run(cfg: DictConfig, directory: Path, purge_step: int | None = None) -> Run:

@@ -23,3 +23,15 @@ def choose_device(name: str) -> tuple[torch.device, str]:
         reason = str(error).strip().splitlines()[0]
         raise UsageError(f"device={name} cannot be used here ({reason}): choose device=auto or device=cpu.") from None
     return device, f"asked for by device={name}"
+
+
+def set_precision(name: str) -> torch.dtype | None:
+    """How float32 products are computed: `float32` as they are, `tf32` with factors rounded to it on a GPU that can
+    (torch's default for convolutions there), `bf16` in it; the dtype for autocast, where there is one.
+
+    Errors: UsageError for another name.
+    """
+    if name not in ("float32", "tf32", "bf16"):
+        raise UsageError(f"execution.precision must be float32, tf32 or bf16, got {name!r}.")
+    torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
+    return torch.bfloat16 if name == "bf16" else None

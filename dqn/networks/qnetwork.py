@@ -16,11 +16,16 @@ class QNetwork(nn.Module):
 
     obs [..., *obs_shape] → Values with q [..., A]; where the observation's record holds a mask of legal actions,
     illegal ones have q = ILLEGAL. `parts` names what an observation that is a record is made of (types.Spec).
+    With `precision` (torch.bfloat16) the torso's products are computed in it, under autocast; features, and what is
+    made of them, are of the default dtype.
     """
 
-    def __init__(self, torso: Any, head: Any, core: Any = None, parts: tuple[tuple[str, Spec], ...] = ()):
+    def __init__(
+        self, torso: Any, head: Any, core: Any = None, parts: tuple[tuple[str, Spec], ...] = (),
+        precision: torch.dtype | None = None,
+    ):  # fmt: skip
         super().__init__()
-        self.torso, self.core, self.head, self.parts = torso, core, head, parts
+        self.torso, self.core, self.head, self.parts, self.precision = torso, core, head, parts, precision
 
     @property
     def state_size(self) -> int:
@@ -36,14 +41,14 @@ class QNetwork(nn.Module):
         if self.core is not None:
             return self.step(obs, self.initial(obs.shape[0], obs.device), mask)[0]
         seen, own = self._read(obs)
-        return self._values(self.torso(seen), mask if own is None else own)
+        return self._values(self._features(seen), mask if own is None else own)
 
     def step(self, obs: Tensor, state: Tensor, mask: Tensor | None = None) -> tuple[Values, Tensor]:
         """One tick of E environments: obs [E, ...], what is remembered [E, S] → Values, what is remembered then."""
         if self.core is None:
             return self.forward(obs, mask), state
         seen, own = self._read(obs)
-        features, state = self.core(self.torso(seen)[None], state)
+        features, state = self.core(self._features(seen)[None], state)
         return self._values(features[0], mask if own is None else own), state
 
     def look(self, batch: Batch, rows: slice | Tensor) -> Values:
@@ -60,8 +65,8 @@ class QNetwork(nn.Module):
         assert state is not None and begins is not None, "a sequence for a core carries its state"
         if burn_in:
             with torch.no_grad():
-                _, state = self.core(self.torso(_rows(seen, slice(0, burn_in))), state, begins[:burn_in])
-        features, _ = self.core(self.torso(_rows(seen, slice(burn_in, None))), state, begins[burn_in:])
+                _, state = self.core(self._features(_rows(seen, slice(0, burn_in))), state, begins[:burn_in])
+        features, _ = self.core(self._features(_rows(seen, slice(burn_in, None))), state, begins[burn_in:])
         return self._values(_pick(features, rows), mask if mask is None else _pick(mask[burn_in:], rows))
 
     def draw_from(self, generator: torch.Generator) -> bool:
@@ -78,6 +83,13 @@ class QNetwork(nn.Module):
         seen = split(self.parts, obs)
         mask = seen.pop(MASK, None)
         return seen[OBSERVATION] if [*seen] == [OBSERVATION] else seen, mask
+
+    def _features(self, seen: Any) -> Tensor:
+        if self.precision is None:
+            return self.torso(seen)
+        with torch.autocast(next(self.parameters()).device.type, self.precision, cache_enabled=False):
+            features = self.torso(seen)
+        return features.to(torch.get_default_dtype()) if features.is_floating_point() else features
 
     def _values(self, features: Tensor, mask: Tensor | None) -> Values:
         values = self.head(features, mask)

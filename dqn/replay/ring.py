@@ -70,9 +70,11 @@ class Ring:
         self.added = torch.zeros_like(self.written)  # starts that ever became legal
         self.evicted = torch.zeros_like(self.written)  # starts that were overwritten since
         self.env = torch.arange(num_envs, device=device)
-        self.xp = np if self.device.type == "cpu" else torch
+        self.xp: Any = np if self.device.type == "cpu" else torch
         tensors = {name: x for name, x in vars(self).items() if isinstance(x, Tensor)}
-        self.here = {name: x.numpy() for name, x in tensors.items()} if self.xp is np else tensors  # the same memory
+        self.here: dict[str, Any] = tensors
+        if self.xp is np:  # the same memory
+            self.here = {name: x.numpy() for name, x in tensors.items()}
 
     @staticmethod
     def rows_for(capacity: int, num_envs: int, window: int) -> int:
