@@ -126,12 +126,12 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
         **{f.name: cfg.tracking[f.name] for f in fields(Times) if f.name in cfg.tracking},
         target_period=cfg.target.period,
     )
-    engine = instantiate(cfg.execution.engine)(device, times.updates_due(0, times.steps))
     learner = Learner(
         online, _objective(cfg), instantiate(cfg.optimizer), cfg.target.polyak, cfg.max_grad_norm,
         instantiate(cfg.lr_schedule), _passes(cfg, device),
         (generator(seed, "noise", device), generator(seed, "target noise", device)),
     )  # fmt: skip
+    engine = instantiate(cfg.execution.engine)(device, times.updates_due(0, times.steps) * learner.steps)
     actor = Actor(
         online, instantiate(cfg.exploration), device, generator(seed, "exploration", device), envs.num_envs
     )  # fmt: skip
