@@ -204,13 +204,13 @@ def test_an_optimizer_whose_tensors_exist_from_the_start_takes_the_same_steps(op
 def test_auto_compiles_what_is_long_where_there_is_a_compiler(monkeypatch, wired):
     assert engines.auto(CPU, engines.PAYS - 1).why == "eager (auto: 19,999 updates, compiling pays from 20,000)"
     assert engines.auto(CPU, engines.PAYS).why == "compile (auto: 20,000 updates)"
+    monkeypatch.setattr(engines, "compiler_missing", lambda: "no C++ compiler")
+    assert engines.auto(CPU, 10**9).why == "eager (auto: no C++ compiler)"
+    run = wired(*world("test/OneState-v0", "steps=20", "execution=cudagraph", "device=cpu"))
+    assert "engine eager (cudagraph needs a GPU, not cpu)" in run.card
 
 
 def test_auto_counts_the_gradient_steps_of_an_update(wired):
     rollouts = ["algorithm=pqn", "env=tensor_cartpole", "execution=auto", "torso.hidden=[8]"]
     assert wired(*rollouts, "steps=2000000").engine == "compile (auto: 31,232 updates)"
     assert wired(*rollouts, "steps=1000000").engine.startswith("eager (auto: 15,616 updates")
-    monkeypatch.setattr(engines, "compiler_missing", lambda: "no C++ compiler")
-    assert engines.auto(CPU, 10**9).why == "eager (auto: no C++ compiler)"
-    run = wired(*world("test/OneState-v0", "steps=20", "execution=cudagraph", "device=cpu"))
-    assert "engine eager (cudagraph needs a GPU, not cpu)" in run.card
