@@ -99,11 +99,14 @@ def compile_graph(graph: fx.GraphModule, inputs: list[Tensor]) -> Callable:
     output = next(node for node in graph.graph.nodes if node.op == "output")
     outputs, structure = tree_flatten(output.args[0])
     output.args = (outputs,)
-    graph.recompile()
+    for node in graph.graph.nodes:
+        if node.op == "placeholder":  # some know the tensor they were recorded with: those would be taken for all
+            node.meta.pop("val", None)
+    alone = fx.GraphModule({}, graph.graph)  # without the tensors it was recorded with, which would be inputs too
     shape = fx.Graph()
     shape.output(tree_unflatten([shape.placeholder(f"output_{i}") for i in range(len(outputs))], structure))
     with tracing(TracingContext(FakeTensorMode(shape_env=ShapeEnv()))):  # its caches ask for it
-        program: Any = compile(graph, list(inputs), options=options)
+        program: Any = compile(alone, list(inputs), options=options)
     result = fx.GraphModule({}, shape).forward  # the program gives a list
     return lambda *args: result(*program(*args))
 

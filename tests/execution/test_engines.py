@@ -110,7 +110,7 @@ def test_what_numpy_does_not_do_or_what_is_large_runs_as_written():
             record_small(step, torch.ones(1))
 
 
-def test_two_programs_with_the_same_shapes_are_two_programs():
+def test_two_programs_with_the_same_shapes_are_two_programs(caplog):
     state = torch.zeros(3)
     one = engines.Compiled(CPU, 0).capture(state.add_)
     other = engines.Compiled(CPU, 0).capture(state.mul_)
@@ -119,6 +119,7 @@ def test_two_programs_with_the_same_shapes_are_two_programs():
         other(torch.full((3,), 3.0))
     assert state.tolist() == [24.0] * 3
     assert one(torch.ones(1)).tolist() == [25.0] * 3  # another shape, another program
+    assert not caplog.records  # none of them given up
 
 
 def test_nothing_is_changed_by_a_recording(recorded_only):
