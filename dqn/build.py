@@ -18,7 +18,6 @@ from dqn.collector import Collector, Offline
 from dqn.envs.alone import Alone
 from dqn.envs.gym import GymEnvs, make
 from dqn.envs.tensor.envs import TensorEnvs
-from dqn.execution.apart import Apart, Here
 from dqn.execution.device import choose_device, set_precision
 from dqn.learning.learner import Learner
 from dqn.learning.objective import Objective
@@ -134,8 +133,7 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
     )  # fmt: skip
     engine = instantiate(cfg.execution.engine)(device, times.updates_due(0, times.steps) * learner.steps)
     actor = Actor(
-        online, instantiate(cfg.exploration), device, generator(seed, "exploration", device), envs.num_envs,
-        cfg.execution.apart,
+        online, instantiate(cfg.exploration), device, generator(seed, "exploration", device), envs.num_envs
     )  # fmt: skip
 
     def update() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -160,7 +158,6 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
         collector=collector, actor=actor, memory=memory, learner=learner, update=update,
         evaluate=Evaluator(cfg, online, device, envs.optimal_q(cfg.gamma)),
         times=times, seed=seed, gamma=cfg.gamma, directory=directory, logger=Logger(directory, purge_step),
-        learning=Apart() if cfg.execution.apart else Here(),
     )  # fmt: skip
     return Run(trainer, device, engine.why, card(cfg, envs, memory_plan, why, engine.why, directory))
 

@@ -33,7 +33,7 @@ PLAIN = {  # sections that are read here, option by option; every other option i
     "replay": {"capacity", "batch_size", "sampler", "length", "burn_in", "stride", "stored_state", "path"},
     "passes": {"epochs", "minibatches"},
     "target": {"period", "polyak"},
-    "execution": {"engine", "threads", "precision", "channels_last", "apart"},
+    "execution": {"engine", "threads", "precision", "channels_last"},
     "run": {"dir"},
     "tuned": {
         "hidden", "norm", "core_hidden", "loss", "lr", "eps", "target_period", "capacity", "batch_size",
@@ -62,9 +62,8 @@ def check(cfg: DictConfig) -> None:
             continue  # as much as was recorded
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise UsageError(f"{name} must be a whole number ≥ {least}, got {value!r}.")
-    for name in ("channels_last", "apart"):
-        if not isinstance(cfg.execution[name], bool):
-            raise UsageError(f"execution.{name} must be true or false, got {cfg.execution[name]!r}.")
+    if not isinstance(cfg.execution.channels_last, bool):
+        raise UsageError(f"execution.channels_last must be true or false, got {cfg.execution.channels_last!r}.")
     for name, (low, high) in BETWEEN.items():
         value = OmegaConf.select(cfg, name)
         if value is None and name in OPTIONAL:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dqn.execution.apart import Here
 from dqn.learning.learner import STATS
 from dqn.ops.clock import Times, crossed
 from dqn.tracking.checkpoint import Checkpoints, Snapshot, pack, save_batch, unpack
@@ -50,7 +48,6 @@ class Trainer:
     gamma: float
     directory: Path
     logger: Logger
-    learning: Any = field(default_factory=Here)  # where a learning phase runs: execution.apart
 
     def __post_init__(self) -> None:
         self.env_steps = self.updates = self.points = 0
@@ -76,9 +73,10 @@ class Trainer:
             while self.env_steps < times.steps and not self.stop:
                 before = self.env_steps
                 self.env_steps = self.collector.collect(before, times.next_stop(before), self.store, self.meter.seconds)
-                self.learning.wait()
-                sync = crossed(before, self.env_steps, times.target_period)
-                self.learn(times.updates_due(before, self.env_steps), sync)
+                self.learn(times.updates_due(before, self.env_steps))
+                if crossed(before, self.env_steps, times.target_period):
+                    with self.meter.timed("sync"):
+                        self.learner.sync_target()
                 if crossed(before, self.env_steps, times.evaluate_every) and self.env_steps < times.steps:
                     self.write_evaluation()
                 if crossed(before, self.env_steps, times.log_every) or self.env_steps >= times.steps:
@@ -89,43 +87,32 @@ class Trainer:
                 if due:
                     self.checkpoint()
                 progress.update(self.env_steps, self.meter.recent)
-            self.learning.wait()
         finally:
             progress.close()
         self.checkpoint()
 
     def store(self, rows: Rows) -> None:
-        self.learning.wait()
         with self.meter.timed("store"):
             self.meter.note_episodes(self.episodes.extend(rows))
             self.largest_reward = max(self.largest_reward, float(abs(rows.reward).max()))
             self.memory.ring.extend(rows)
 
-    def learn(self, updates: int, sync: bool) -> None:
-        """`updates` gradient steps, and the target network's turn where `sync`: one learning phase."""
+    def learn(self, updates: int) -> None:
+        """`updates` gradient steps; on a CPU each loss is checked at once, on a GPU when the log is written."""
         self.ready = self.ready or self.memory.ready()  # asked of the device only until it is so
-        updates = updates if self.ready else 0
-        if updates or sync:
-            self.actor.follow()
-            self.learning.begin(partial(self.phase, updates, sync, self.env_steps))
-
-    def phase(self, updates: int, sync: bool, env_steps: int) -> None:
-        """A learning phase; on a CPU each loss is checked at once, on a GPU when the log is written."""
-        if updates:
-            with self.meter.timed("update"):
-                self.learner.set_lr(env_steps)
-                self.memory.at(env_steps)
-                for _ in range(updates):
-                    stats, self.batch = self.update()
-                    self.updates += self.learner.steps
-                    self.meter.note_update(stats)
-                    if stats.device.type == "cpu" and not isfinite(stats[0].item()):
-                        self.diverged()
-                    if not self.times.target_period:
-                        self.learner.sync_target()
-        if sync:
-            with self.meter.timed("sync"):
-                self.learner.sync_target()
+        if not updates or not self.ready:
+            return
+        with self.meter.timed("update"):
+            self.learner.set_lr(self.env_steps)
+            self.memory.at(self.env_steps)
+            for _ in range(updates):
+                stats, self.batch = self.update()
+                self.updates += self.learner.steps
+                self.meter.note_update(stats)
+                if stats.device.type == "cpu" and not isfinite(stats[0].item()):
+                    self.diverged()
+                if not self.times.target_period:
+                    self.learner.sync_target()
 
     def diverged(self) -> None:
         path = self.directory / "diverged.safetensors"
@@ -137,7 +124,6 @@ class Trainer:
 
     def write_evaluation(self, episodes: int | None = None) -> dict[str, Any]:
         """Evaluate (over the usual number of episodes unless told) and log it; the whole result is returned."""
-        self.learning.wait()
         with self.meter.timed("evaluate"):
             result = self.evaluate(episodes)
         known = {f"qstar/{k}": v for k, v in result.get("known_q", {}).items() if k.endswith("_error")}
@@ -146,7 +132,6 @@ class Trainer:
 
     def write_log(self) -> None:
         """The only place where the numbers of the learner are read."""
-        self.learning.wait()
         with self.meter.timed("log"):
             numbers = self.meter.read(self.env_steps, self.updates)
             numbers |= {
@@ -172,7 +157,6 @@ class Trainer:
 
     def synchronise(self) -> None:
         """Cut the running episodes and begin every environment anew from (seed, number of this point)."""
-        self.learning.wait()
         rows = self.collector.begin(stream(self.seed, "env", self.points))
         self.points += 1
         self.episodes.begin()
@@ -183,7 +167,6 @@ class Trainer:
     def checkpoint(self) -> None:
         if self.saved_at == self.env_steps:
             return
-        self.learning.wait()
         with self.meter.timed("checkpoint"):
             counters = {name: getattr(self, name) for name in COUNTERS} | {"seconds": self.meter.seconds}
             ring = self.memory.ring

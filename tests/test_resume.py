@@ -79,7 +79,6 @@ VARIANTS = {
         "lr_schedule.end=0",
         "lr_schedule.steps=2000",
     ],
-    "apart": ["execution.apart=true", "steps=1500", "learning_starts=200"],
     "auto": ["execution=auto", "steps=1500", "learning_starts=200", "env.num_envs=1"],
     "tabular": ["algorithm=tabular", "env=chain", "steps=700"],
     "rainbow": ["algorithm=rainbow", "steps=900", "learning_starts=200", "replay.capacity=300", "torso.hidden=[32]"],

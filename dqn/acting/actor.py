@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
@@ -14,18 +13,12 @@ class Actor:
     """Acts for E environments: action = exploration(network(obs), rate). obs [E, ...] → action [E] int64.
 
     It carries what the network's core remembers of each environment's episode [E, S]; `before` is what it remembered
-    before the last action, which the replay memory keeps. With `apart` it acts with a copy of the network, as that was
-    when `follow` was last called.
+    before the last action, which the replay memory keeps.
     """
 
     def __init__(
-        self, network: Any, exploration: Any, device: torch.device, generator: torch.Generator, num_envs: int = 1,
-        apart: bool = False,
-    ):  # fmt: skip
-        self.source, self.apart = network, apart
-        if apart:
-            network = copy.deepcopy(network).requires_grad_(False)
-            network.draw_from(generator)
+        self, network: Any, exploration: Any, device: torch.device, generator: torch.Generator, num_envs: int = 1
+    ):
         self.network, self.exploration, self.device, self.generator = network, exploration, device, generator
         self.rate = torch.zeros((), device=device)
         self.before = self.remembered = network.initial(num_envs, device)
@@ -49,13 +42,6 @@ class Actor:
             self.remembered = state.clone()  # a captured policy writes over its results
         return action if isinstance(action, np.ndarray) else action.numpy(force=True)
 
-    @torch.no_grad()
-    def follow(self) -> None:
-        """Act with the network as it is now from here on."""
-        if self.apart:
-            for mine, theirs in zip(_tensors(self.network), _tensors(self.source), strict=True):
-                mine.copy_(theirs)
-
     def forget(self, begins: np.ndarray) -> None:
         """An episode begins where `begins` [E]: what was remembered there belongs to another."""
         if self.remembers and begins.any():
@@ -63,15 +49,8 @@ class Actor:
             self.remembered = self.remembered * keep.unsqueeze(-1)
 
     def state(self) -> dict[str, Tensor]:
-        own = {f"network/{k}": v for k, v in self.network.state_dict().items()} if self.apart else {}
-        return {"generator": self.generator.get_state(), "remembered": self.remembered, **own}
+        return {"generator": self.generator.get_state(), "remembered": self.remembered}
 
     def load(self, state: dict[str, Tensor]) -> None:
         self.generator.set_state(state["generator"])
         self.remembered = state["remembered"].to(self.device)
-        if self.apart:
-            self.network.load_state_dict({k: state[f"network/{k}"] for k in self.network.state_dict()})
-
-
-def _tensors(network: Any) -> list[Tensor]:
-    return [*network.parameters(), *network.buffers()]
