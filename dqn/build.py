@@ -119,8 +119,8 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
     online = network(cfg, spec).to(device)
     sampler = instantiate(cfg.replay.sampler)
     fit(cfg, online.head, sampler, online.state_size)
-    memory_plan = plan(cfg, spec, sum(p.numel() for p in online.parameters()), online.state_size, device)
-    memory = _memory(cfg, spec, sampler, envs.num_envs, online.state_size, device)
+    memory_plan = plan(cfg, spec, sum(p.numel() for p in online.parameters()), online.state_size, device, directory)
+    memory = _memory(cfg, spec, sampler, envs.num_envs, online.state_size, device, directory)
     times = Times(
         **{f.name: cfg[f.name] for f in fields(Times) if f.name in cfg},
         **{f.name: cfg.tracking[f.name] for f in fields(Times) if f.name in cfg.tracking},
@@ -173,12 +173,15 @@ def _passes(cfg: DictConfig, device: torch.device) -> Passes | None:
     return Passes(cfg.passes.epochs, cfg.passes.minibatches, generator(cfg.seed, "minibatches", device))
 
 
-def _memory(cfg: DictConfig, spec: Spec, sampler: Any, num_envs: int, state_size: int, device: torch.device) -> Memory:
+def _memory(
+    cfg: DictConfig, spec: Spec, sampler: Any, num_envs: int, state_size: int, device: torch.device, directory: Path
+) -> Memory:
     replay, sequence = cfg.replay, cfg.replay.length > 1 or state_size > 0
     window = Memory.window_for(cfg.n_step, replay.length, replay.burn_in)
     blocks = [*recorded(replay.path, spec)] if "path" in replay else []
     capacity, columns = (replay.capacity, num_envs) if not blocks else (replay.capacity or count(blocks), 1)
-    ring = Ring(spec, capacity, columns, window, device, replay.stride if sequence else None, state_size)
+    file = directory / "replay.obs" if replay.get("device") == "memmap" else None
+    ring = Ring(spec, capacity, columns, window, device, replay.stride if sequence else None, state_size, file)
     for block in blocks:
         ring.extend(block)
     return Memory(

@@ -30,7 +30,7 @@ PLAIN = {  # sections that are read here, option by option; every other option i
         "optimizer", "lr_schedule", "env", "execution", "tracking", "seed", "steps", "gamma", "n_step", "lambda_",
         "passes", "learning_starts", "train_every", "updates", "max_grad_norm", "device", "resume", "run", "tuned",
     },
-    "replay": {"capacity", "batch_size", "sampler", "length", "burn_in", "stride", "stored_state", "path"},
+    "replay": {"capacity", "batch_size", "sampler", "length", "burn_in", "stride", "stored_state", "path", "device"},
     "passes": {"epochs", "minibatches"},
     "target": {"period", "polyak"},
     "execution": {"engine", "threads", "precision", "channels_last"},

@@ -13,6 +13,7 @@ is masked by ops.returns.
 from __future__ import annotations
 
 from math import ceil, prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,9 @@ class Ring:
     Episodes also need a row for their last observation: there is room for one per 16 decisions; where episodes are
     shorter, fewer transitions are kept. Unwritten floats are NaN, so a row that was never written cannot go unseen.
     Rows are numbered from 0 for ever; row w lies in slot w mod R. `state_size` > 0 also keeps what the network's core
-    remembered before each row [R, E, S].
+    remembered before each row [R, E, S]. With `file` the observations lie there, on a CPU: a memory larger than the
+    machine's, as fast as its page cache. It has no name once it is mapped, so nothing stays behind; what was not
+    written is 0.
 
     Errors: ValueError when capacity, window or stride are not positive.
     """
@@ -48,6 +51,7 @@ class Ring:
         device: torch.device | str = "cpu",
         stride: int | None = None,
         state_size: int = 0,
+        file: Path | None = None,
     ):
         if capacity < 1 or window < 1 or (stride is not None and stride < 1):
             raise ValueError(
@@ -58,7 +62,12 @@ class Ring:
         self.fields = (*FIELDS, "core") if state_size else FIELDS
         shape, dtype = (self.rows, num_envs), _tensor_dtype(spec.obs_dtype)
         blank = {"fill_value": float("nan") if dtype.is_floating_point else 0, "device": device}
-        self.obs = torch.full((*shape, *spec.obs_shape), dtype=dtype, **blank)
+        if file is None:
+            self.obs = torch.full((*shape, *spec.obs_shape), dtype=dtype, **blank)
+        else:
+            self.obs = torch.from_file(str(file), True, prod((*shape, *spec.obs_shape)), dtype=dtype)
+            self.obs = self.obs.view(*shape, *spec.obs_shape)
+            file.unlink()
         self.action = torch.zeros(shape, dtype=torch.int64, device=device)
         self.reward = torch.full(shape, float("nan"), device=device)
         self.terminated = torch.zeros(shape, dtype=torch.bool, device=device)
