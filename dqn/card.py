@@ -17,8 +17,8 @@ from dqn.types import Spec, UsageError
 
 
 def plan(cfg: DictConfig, spec: Spec, parameters: int, state_size: int, device: torch.device, directory: Path) -> str:
-    """What will lie in memory, or in a file of the run's directory. Errors: UsageError with a capacity that fits, where it
-    would not."""
+    """What will lie in memory, or in a file of the run. Errors: UsageError, with a capacity that fits, where it would
+    not."""
     if "path" in cfg.replay:
         return f"replay of {cfg.replay.path} on {device}, {parameters:,} parameters"
     window = Memory.window_for(cfg.n_step, cfg.replay.length, cfg.replay.burn_in)
