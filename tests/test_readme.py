@@ -23,8 +23,7 @@ def empty(tmp_path_factory):
     return tmp_path_factory.mktemp("empty")
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python -m dqn")])
-def test_commands_run(empty, command):
+def run(empty, command):
     words = shlex.split(command)
     verb = words[2].partition(".")[2]
     brief = [] if "--help" in words or "resume=" in command else BRIEF.get(verb, [])
@@ -38,6 +37,15 @@ def test_commands_run(empty, command):
         [sys.executable, *words[1:], *brief], cwd=empty, capture_output=True, text=True, timeout=280, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python -m dqn")])
+def test_commands_run(empty, command):
+    """Alone too, whichever worker takes it: the run that a command speaks of is made by the command that makes it."""
+    for name in re.findall(r"(?<!\.)(?:run|resume|replay\.path)=(runs/\S+)", command):
+        if not (empty / name).exists():
+            run(empty, next(c for c in COMMANDS if f"run.dir={name}" in c))
+    run(empty, command)
 
 
 def test_every_other_command_is_a_script_that_is_there():
