@@ -226,3 +226,12 @@ def test_a_window_begins_behind_the_start(program, monkeypatch):
     found = program(200, 100, 0, "cpu")
     assert found["updates"] == 10
     assert 0 < found["seconds"] < floors.perf_counter() - began
+
+
+def test_frames_are_a_world_of_images(wired):
+    images = ["env=tensor", "env.world._target_=frames.Frames", "env.num_envs=2", "torso=nature_cnn", "torso.hidden=8"]
+    few = ["steps=60", "learning_starts=20", "train_every=20", "tuned.capacity=100", "tuned.batch_size=2"]
+    run = wired(*images, *few)
+    run.trainer.run()
+    assert run.trainer.updates == 2 and run.trainer.memory.ring.obs.shape[2:] == (84, 84, 4)
+    assert run.trainer.memory.ring.obs[:30].float().std() > 50  # noise, not nothing
