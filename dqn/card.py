@@ -19,13 +19,13 @@ from dqn.types import Spec, UsageError
 def plan(cfg: DictConfig, spec: Spec, parameters: int, state_size: int, device: torch.device, directory: Path) -> str:
     """What will lie in memory, or in a file of the run. Errors: UsageError, with a capacity that fits, where it would
     not."""
+    kept, place = cfg.replay.get("device", "auto"), str(device)
+    if kept not in ("auto", "memmap") or (kept == "memmap" and place != "cpu"):
+        raise UsageError(f"replay.device must be auto, or memmap with device=cpu; got {kept} with device={device}.")
     if "path" in cfg.replay:
         return f"replay of {cfg.replay.path} on {device}, {parameters:,} parameters"
     window = Memory.window_for(cfg.n_step, cfg.replay.length, cfg.replay.burn_in)
     replay = Ring.bytes_for(spec, cfg.replay.capacity, cfg.env.num_envs, window, state_size)
-    place = str(device)
-    if (kept := cfg.replay.get("device", "auto")) not in ("auto", "memmap") or (kept == "memmap" and place != "cpu"):
-        raise UsageError(f"replay.device must be auto, or memmap with device=cpu; got {kept} with device={device}.")
     if kept == "memmap":
         place, free = f"a file in {directory}", shutil.disk_usage(directory).free
     elif device.type == "cuda":

@@ -33,7 +33,7 @@ class TensorCollector:
             "terminated": torch.zeros(size, dtype=torch.bool, device=device),
             "truncated": torch.zeros(size, dtype=torch.bool, device=device),
         }
-        if actor.remembered.shape[1]:
+        if actor.remembers:
             self.rows["core"] = torch.zeros(*size, actor.remembered.shape[1], device=device)
         self.obs, self.remembered = seen.clone(), actor.remembered.clone()
         self.at = torch.zeros(1, dtype=torch.int64, device=device)
@@ -59,7 +59,7 @@ class TensorCollector:
             begin, used = perf_counter(), 0
             self.at.zero_()
             while now < until and used < self.ticks:
-                self.actor.rate.fill_(self.actor.exploration.rate(now))
+                self.actor.set_rate(self.actor.exploration.rate(now))
                 self.tick()
                 now, used = now + self.num_envs, used + 1
             seconds["env"] += perf_counter() - begin

@@ -17,6 +17,7 @@ import worlds  # noqa: F401  (registers the worlds)
 
 from dqn import build
 from dqn.cli import CONF
+from dqn.execution import compiled
 from dqn.tracking.logger import start_text_log
 
 torch.set_num_threads(1)
@@ -66,6 +67,12 @@ def wired(tmp_path):
     yield make
     for run in runs:
         run.close()
+
+
+@pytest.fixture
+def recorded_only(monkeypatch):
+    """The recording is run as it is, operation by operation: all of an engine but the compiler."""
+    monkeypatch.setattr(compiled, "compile_graph", lambda graph, inputs: graph.forward)
 
 
 @pytest.fixture

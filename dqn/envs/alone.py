@@ -26,9 +26,8 @@ class Alone(GymEnvs):
         """One tick: action [1] int64 → Step."""
         env = self.envs.envs[0]  # pyright: ignore[reportAttributeAccessIssue]  # a SyncVectorEnv
         obs, reward, terminated, truncated, _ = env.step(self.actions(action)[0])
-        if not (terminated or truncated):
-            return Step(self._one(obs), np.array((reward,), np.float64), self._none, self._none, self._none)
-        final = self._one(obs)
-        obs, _ = env.reset()
-        ends = np.array([[terminated], [truncated]], bool)
-        return Step(self._one(obs), np.array((reward,), np.float64), ends[0], ends[1], self._none, final)
+        final, ended, cut = None, self._none, self._none
+        if terminated or truncated:
+            final, (ended, cut) = self._one(obs), np.array([[terminated], [truncated]], bool)
+            obs, _ = env.reset()
+        return Step(self._one(obs), np.array((reward,), np.float64), ended, cut, self._none, final)

@@ -89,8 +89,9 @@ class Observations:
         self.paths = [path for path, _ in found]
         self.starts = [int(leaf.start) if isinstance(leaf, Discrete) else 0 for _, leaf in found]
         specs = [_array_spec(id, leaf, actions) for _, leaf in found]
-        self.plain = not masked and not isinstance(space, Dict) and not self.starts[0]  # arrays as they are
-        if not masked and not isinstance(space, Dict):
+        single = not masked and not isinstance(space, Dict)
+        self.plain = single and not self.starts[0]  # arrays as they are
+        if single:
             self.spec, self.offsets = specs[0], (0,)
             return
         mask = [(MASK, Spec((actions,), np.dtype(bool), actions))] if masked else []

@@ -30,7 +30,6 @@ class SumTree:
             sizes.append(-(-sizes[-1] // FAN_OUT))
         padded = [-(-size // FAN_OUT) * FAN_OUT for size in sizes[:-1]] + [1]
         self.levels = [torch.zeros(size, dtype=torch.float64, device=device) for size in padded]  # leaves … root
-        self.arrays = [level.numpy() for level in self.levels] if self.levels[0].device.type == "cpu" else []
         self.leaves = leaves
 
     @property
@@ -45,7 +44,9 @@ class SumTree:
     def set(self, leaf: Any, value: Any) -> None:
         """Give leaves [B] the priorities `value` [B] ≥ 0, or one for all; of a leaf that is named twice the last
         counts (on a GPU any). Both are tensors, or on a CPU arrays, which takes a fraction of the time."""
-        levels: list[Any] = self.levels if isinstance(leaf, Tensor) else self.arrays
+        levels: list[Any] = self.levels
+        if not isinstance(leaf, Tensor):
+            levels = [level.numpy() for level in levels]
         value = value.to(torch.float64) if isinstance(value, Tensor) else value
         whole = len(leaf) * FAN_OUT >= self.leaves  # so many that every parent is summed in one go
         levels[0][leaf] = value

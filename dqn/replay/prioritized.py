@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -54,8 +52,7 @@ class Prioritized(Sampler):
         self.added = torch.zeros_like(ring.added)  # starts already in the tree, as the ring counts them
         self.oldest = torch.zeros_like(ring.added)  # row number of the oldest start in the tree
         self.strata = torch.arange(self.batch_size, dtype=torch.float64, device=device)
-        tracked = {"added": self.added, "oldest": self.oldest, "largest": self.largest}
-        self.tracked: dict[str, Any] = {k: x.numpy() for k, x in tracked.items()} if ring.xp is np else tracked
+        self.tracked = ring.seen({"added": self.added, "oldest": self.oldest, "largest": self.largest})
 
     def ready(self, ring: Ring) -> bool:
         self._follow(ring)

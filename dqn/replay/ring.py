@@ -81,9 +81,7 @@ class Ring:
         self.env = torch.arange(num_envs, device=device)
         self.xp: Any = np if self.device.type == "cpu" else torch
         tensors = {name: x for name, x in vars(self).items() if isinstance(x, Tensor)}
-        self.here: dict[str, Any] = tensors
-        if self.xp is np:  # the same memory
-            self.here = {name: x.numpy() for name, x in tensors.items()}
+        self.here = self.seen(tensors)
 
     @staticmethod
     def rows_for(capacity: int, num_envs: int, window: int) -> int:
@@ -115,6 +113,10 @@ class Ring:
 
     # What follows is written once for two array libraries: on a CPU, NumPy sees the tensors' memory and takes a sixth
     # of torch's time for such small steps; elsewhere it is torch, and nothing waits for the device.
+
+    def seen(self, tensors: dict[str, Tensor]) -> dict[str, Any]:
+        """Tensors as that library has them: on a CPU arrays of the same memory."""
+        return {name: x.numpy() for name, x in tensors.items()} if self.xp is np else tensors
 
     def _block(self, values: Any) -> Any:
         if self.xp is np:

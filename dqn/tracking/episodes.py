@@ -25,10 +25,6 @@ class Episodes:
         fields = (rows.reward, rows.terminated, rows.truncated, rows.reset)
         rewards, terminated, truncated, reset = (x.numpy(force=True) if torch.is_tensor(x) else x for x in fields)
         done, decided = terminated | truncated, ~reset
-        if not done.any():
-            self.returns += rewards.sum(0, dtype=np.float64)
-            self.lengths += decided.sum(0)
-            return []
         finished, begin = [], 0
         for t, e in zip(*done.nonzero(), strict=True):
             if t >= begin:

@@ -10,7 +10,6 @@ from conftest import configure
 from dqn import build
 from dqn.cli import CONF
 from dqn.envs.tensor.envs import TensorEnvs
-from dqn.execution import compiled
 from dqn.tracking.checkpoint import Checkpoints
 from dqn.types import Spec
 
@@ -94,8 +93,7 @@ def test_rows_of_the_collector_are_the_stream_as_it_happened(counting):
 
 @pytest.mark.parametrize("recorded", [False, True])
 @pytest.mark.parametrize("core", ["none", "gru"])
-def test_interrupted_is_never_interrupted(counting, recorded, core, monkeypatch):
-    monkeypatch.setattr(compiled, "compile_graph", lambda graph, inputs: graph.forward)
+def test_interrupted_is_never_interrupted(counting, recorded, core, recorded_only):
     own = [f"execution={'compile' if recorded else 'eager'}", f"core={core}"]
     own += ["algorithm=drqn", "replay.length=4", "core.hidden=4"] if core == "gru" else []
     whole, first, second = (counting(*own) for _ in range(3))
@@ -110,8 +108,7 @@ def test_interrupted_is_never_interrupted(counting, recorded, core, monkeypatch)
 
 
 @pytest.mark.parametrize("world", WORLDS)
-def test_every_world_trains_recorded_as_written(world, wired, monkeypatch):
-    monkeypatch.setattr(compiled, "compile_graph", lambda graph, inputs: graph.forward)
+def test_every_world_trains_recorded_as_written(world, wired, recorded_only):
     images = len(build.environments(configure(f"env={world}")).spec.obs_shape) == 3
     states = []
     for engine in ("eager", "compile"):

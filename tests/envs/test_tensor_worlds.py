@@ -9,7 +9,7 @@ from dqn.envs.tensor.classic import CartPole
 from dqn.envs.tensor.grids import Catch, DeepSea
 from dqn.envs.tensor.tables import Tables
 from dqn.envs.tensor.tabular import Tabular
-from dqn.execution import compiled, engines
+from dqn.execution import engines
 
 CPU = torch.device("cpu")
 SMALL = {"mdp1000": {"states": 20, "noise": 0.5, "final": 2}, "chain": {"slip": 0.2}, "deepsea": {"size": 4}}
@@ -85,9 +85,8 @@ def test_every_call_draws_the_same_number(world):
     assert torch.equal(*after)
 
 
-def test_recorded_is_as_written(world, monkeypatch):
+def test_recorded_is_as_written(world, recorded_only):
     """Also that nothing is asked of the device: a recording has no numbers to answer with."""
-    monkeypatch.setattr(compiled, "compile_graph", lambda graph, inputs: graph.forward)
     mine, theirs, engine = seeded(5), seeded(5), engines.Compiled(CPU, 0)
     reset, step, entries = functions(world, mine)
     programs = engine.capture(reset), engine.capture(step)

@@ -21,12 +21,6 @@ from dqn.types import Spec
 CPU = torch.device("cpu")
 
 
-@pytest.fixture
-def recorded_only(monkeypatch):
-    """The recording is run as it is, operation by operation: all of an engine but the compiler."""
-    monkeypatch.setattr(compiled, "compile_graph", lambda graph, inputs: graph.forward)
-
-
 def through(trainer):
     """A run with everything between updates that an engine might not notice: rows, lr, syncs, a load."""
     whole, parts = trainer.times, (trainer.learner, trainer.memory)

@@ -4,7 +4,7 @@ from conftest import configure
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dqn import build
-from dqn.execution import compiled, engines
+from dqn.execution import engines
 from dqn.types import UsageError
 
 IMAGES = ["env=tensor_breakout", "env.num_envs=4", "torso=minatar_cnn", "learning_starts=40", "train_every=4",
@@ -45,8 +45,7 @@ def test_bf16_is_the_torsos_and_everything_else_stays_a_float(wired):
     torch.testing.assert_close(other, q, atol=0.02, rtol=0.02)
 
 
-def test_bf16_in_a_recorded_update_is_bf16_as_written(wired, monkeypatch):
-    monkeypatch.setattr(compiled, "compile_graph", lambda graph, inputs: graph.forward)
+def test_bf16_in_a_recorded_update_is_bf16_as_written(wired, recorded_only):
     written, recorded = (wired(*IMAGES, "execution.precision=bf16").trainer for _ in range(2))
     for trainer in (written, recorded):
         trainer.run()

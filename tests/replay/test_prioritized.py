@@ -82,7 +82,7 @@ def test_a9_the_same_leaf_for_the_same_mass_at_every_border(capacity, zeros):
 
 @settings(deadline=None, max_examples=60)
 @given(
-    st.sampled_from([*CAPACITIES, 32, 33, 1025, 4097]),
+    st.sampled_from([*CAPACITIES, 32, 33, 64, 65, 1025, 4096, 4097]),
     st.lists(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 5)), min_size=1, max_size=9), max_size=12),
     st.sampled_from([torch.tensor, np.array]),
 )
