@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from dqn import build
+from dqn import parts
 from dqn.cli import front_door, nearest, run_directory
 from dqn.execution.device import choose_device
 from dqn.tracking.checkpoint import Checkpoints, part, write_text
@@ -43,10 +43,10 @@ def evaluate() -> None:
     torch.set_num_threads(cfg.execution.threads)
     device, _ = choose_device(options.device)
     snapshot = Checkpoints(directory / "checkpoints").load(weights_only=True)
-    envs = build.environments(cfg, num_envs=1)
-    online = build.network(cfg, envs.spec)
+    envs = parts.environments(cfg, num_envs=1)
+    online = parts.network(cfg, envs.spec)
     online.load_state_dict(part(snapshot.tensors, "learner/online/"))
-    evaluator = build.Evaluator(cfg, online.to(device), device, envs.optimal_q(cfg.gamma))
+    evaluator = parts.Evaluator(cfg, online.to(device), device, envs)
     result = evaluator(options.episodes, options.epsilon, options.seed)
     envs.close()
     result |= {"env_steps": snapshot.counters["env_steps"], "device": str(device)}

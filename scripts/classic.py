@@ -94,6 +94,8 @@ def fingerprint(recipe: str, overrides: list[str], env: str, steps: int) -> str:
     for name in ("seed", "run", "resume", "device", "execution", "tuned"):  # tuned numbers stand where they are used
         cfg.pop(name, None)
     cfg["replay"].pop("device", None)
+    if not cfg["env"].get("wrappers"):
+        cfg["env"].pop("wrappers", None)
     cfg["tracking"] = {k: v for k, v in cfg["tracking"].items() if k.startswith(("final_", "evaluate_"))}
     return results.digest(cfg)
 

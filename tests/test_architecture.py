@@ -19,6 +19,7 @@ LEVEL = {
     "cli": 3,
     "options": 4,
     "card": 4,
+    "parts": 4,
     "build": 5,
     **dict.fromkeys(VERBS, 6),
 }
@@ -26,8 +27,8 @@ FAMILY = {  # parts that a reader of plain DQN need not open
     "distributions.py", "heads.py", "quantiles.py", "layers.py", "outputs.py", "torsos.py", "convs.py", "cores.py",
     "records.py", "priorities.py", "prioritized.py", "dataset.py", "terms.py", "passes.py",
 }  # fmt: skip
-CORE = ["types.py", "ops", "networks", "replay", "acting", "learning", "collector.py", "trainer.py", "build.py",
-        "train.py"]  # fmt: skip
+CORE = ["types.py", "ops", "networks", "replay", "acting", "learning", "collector.py", "trainer.py", "parts.py",
+        "build.py", "train.py"]  # fmt: skip
 
 
 def room(path):
@@ -60,7 +61,7 @@ def test_doors(path):
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_the_configuration_stops_at_the_door(path):
     names = {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}
-    if room(path) not in {"build", "options", "card", "cli", *VERBS}:
+    if room(path) not in {"build", "parts", "options", "card", "cli", *VERBS}:
         assert "cfg" not in names
         assert not any(module.startswith(("hydra", "omegaconf")) for module in imports(path))
     assert not {"utils", "helpers", "misc", "common", "base"} & {*path.relative_to(PACKAGE).with_suffix("").parts}
@@ -72,7 +73,7 @@ def test_the_core_can_be_read_in_an_hour():
     core = [f for f in found if f.name not in FAMILY]
     assert len(found) - len(core) == len(FAMILY)
     print(f"core: {sum(lines[f] for f in core)} lines, with all of the family {sum(lines[f] for f in found)}")
-    assert sum(lines[f] for f in core) <= 2080
+    assert sum(lines[f] for f in core) <= 2100
     assert max(lines.values()) <= 240, max(lines, key=lines.__getitem__)
 
 

@@ -25,7 +25,7 @@ NUMBERS = {  # what a small world needs of a recipe: without a correction only o
     "drqn": [*LONGER, "core.hidden=32", "replay.length=4", "replay.batch_size=32", "train_every=8"],
     "r2d2": [
         *LONGER, "core.hidden=32", "replay.length=4", "replay.burn_in=1", "replay.stride=1", "replay.batch_size=32",
-        "train_every=8",
+        "train_every=8", "env.wrappers.last_step=null",  # Q of the state alone
     ],
     "fqf": [*DEEP, "head.atoms=8"],
     **dict.fromkeys(["noisy_dqn", "rainbow", "rainbow_iqn", "iqn"], LONGER),

@@ -5,6 +5,7 @@ import torch
 from conftest import RECIPES, world
 
 from dqn.cli import CONF
+from dqn.networks.layers import Linear, Noisy
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -24,6 +25,16 @@ def test_a_recipe_opens_with_its_paper_and_its_command(recipe):
     ]
     assert any("(19" in line or "(20" in line for line in comment)
     assert any("python -m dqn.train" in line for line in comment)
+
+
+@pytest.mark.parametrize("recipe", ["noisy_dqn", "rainbow", "rainbow_iqn"])
+@pytest.mark.parametrize(("torso", "maps"), [("mlp", 2), ("table", 0), ("dict", 7)])
+def test_noisy_recipes_replace_all_linear_maps_of_any_torso(wired, recipe, torso, maps):
+    where = {"mlp": ["env=chain"], "table": ["env=chain"], "dict": world("test/DictImage-v0")}[torso]
+    image = ["torso@torso.image=minatar_cnn"] if torso == "dict" else []  # one map; two in an MLP of each other entry
+    online = wired(f"algorithm={recipe}", *where, f"torso={torso}", *image, "steps=100").trainer.learner.online
+    found = [type(m) for m in online.torso.modules() if isinstance(m, (Linear, torch.nn.Linear))]
+    assert found == [Noisy] * maps
 
 
 @pytest.mark.gpu

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -30,12 +30,14 @@ def make(
     max_episode_steps: int | None = None,
     action_mask: str = "auto",
     step_cap: int | None = None,
+    wrappers: Mapping[str, Callable[[gymnasium.Env], gymnasium.Env]] | None = None,
 ) -> GymEnvs:
     """`num_envs` copies of the Gymnasium environment `id`; `imports` names the packages that register it.
 
     `vectorization`: `sync` (one process), `async` (a process each) or `vector_entry_point` (the environment's own
     vector class). `autoreset`: `next_step`, `same_step` or `disabled`; an environment's own vector class brings its
     own. `max_episode_steps` replaces the environment's own time limit; `step_cap` is one more, beyond it (evaluation).
+    `wrappers` are put around each environment by their names, the first innermost.
     `action_mask`: legal actions by info["action_mask"] [A], or an entry `action_mask` of a Dict observation, where the
     environment gives them (`auto`), always (`required`) or never (`none`).
     Errors: UsageError, one sentence, for an unknown environment, a missing package or spaces DQN cannot use.
@@ -50,8 +52,15 @@ def make(
         mode = AutoresetMode[autoreset.upper()]
     except KeyError:
         raise UsageError(f"env.autoreset must be next_step, same_step or disabled, got {autoreset!r}.") from None
-    kwargs = dict(kwargs or {})
-    one = partial(make_one, id=id, imports=imports, kwargs=kwargs, limit=max_episode_steps, cap=step_cap)
+    kwargs, wrappers = dict(kwargs or {}), dict(wrappers or {})
+    if wrappers and vectorization == "vector_entry_point":
+        raise UsageError(
+            f"env.wrappers ({', '.join(wrappers)}) go around single environments: set env.vectorization=sync or async, "
+            f"or env.wrappers.{next(iter(wrappers))}=null."
+        )
+    one = partial(
+        make_one, id=id, imports=imports, kwargs=kwargs, limit=max_episode_steps, cap=step_cap, wrappers=wrappers
+    )
     with _one_sentence(id, kwargs):
         if vectorization == "vector_entry_point":
             for module in imports:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Dict, Space
+from gymnasium.spaces import Box, Dict, Space
 
 from dqn.envs.spaces import ARRAYS, MASK, leaves
-from dqn.types import RunError
+from dqn.types import OBSERVATION, RunError, UsageError
 
 
 class EnvironmentFailure(RunError):
@@ -57,13 +57,54 @@ def _with_own_mask(info: dict[str, Any]) -> dict[str, Any]:
     return {**info, MASK: np.array(info[MASK])} if info.get(MASK) is not None else info
 
 
+class LastStep(gymnasium.Wrapper):
+    """Shows the action and the reward that led here beside what is seen, as R2D2's core is told them: a Dict with
+    `last_action` (one-hot; flattened where it is no number) and `last_reward` [1], both 0 at the start of an episode.
+
+    Source: Kapturowski et al. (2019), Recurrent Experience Replay in Distributed Reinforcement Learning, appendix.
+    """
+
+    def __init__(self, env: gymnasium.Env):
+        super().__init__(env)
+        space, self.taken = env.observation_space, cast(Box, gymnasium.spaces.flatten_space(env.action_space))
+        own = space.spaces if isinstance(space, Dict) else {OBSERVATION: space}
+        reward = Box(-np.inf, np.inf, (1,), np.float32)
+        self.observation_space = Dict({**own, "last_action": self.taken, "last_reward": reward})
+
+    def _shown(self, obs: Any, action: np.ndarray, reward: Any) -> dict[str, Any]:
+        own = obs if isinstance(obs, dict) else {OBSERVATION: obs}
+        return {**own, "last_action": action, "last_reward": np.array([reward], np.float32)}
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        obs, info = self.env.reset(seed=seed, options=options)
+        return self._shown(obs, np.zeros(self.taken.shape, self.taken.dtype), 0.0), info
+
+    def step(self, action: Any) -> Any:
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        taken = gymnasium.spaces.flatten(self.env.action_space, action)
+        return self._shown(obs, taken, reward), reward, terminated, truncated, info  # type: ignore[arg-type]
+
+
 def make_one(
-    index: int, id: str, imports: Sequence[str], kwargs: dict[str, Any], limit: int | None, cap: int | None
+    index: int,
+    id: str,
+    imports: Sequence[str],
+    kwargs: dict[str, Any],
+    limit: int | None,
+    cap: int | None,
+    wrappers: Mapping[str, Callable[[gymnasium.Env], gymnasium.Env]],
 ) -> gymnasium.Env:
     """Environment `index` of a vector, with every space an array or a Dict of arrays, watched."""
     for module in imports:
         importlib.import_module(module)
     env = gymnasium.make(id, disable_env_checker=True, max_episode_steps=limit, **kwargs)
+    if wrappers:  # they may keep what they are shown, and an environment may write into it again
+        env = gymnasium.wrappers.TransformObservation(env, deepcopy, env.observation_space)
+    for name, wrapper in wrappers.items():
+        try:
+            env = wrapper(env)
+        except Exception as error:
+            raise UsageError(f"env.wrappers.{name} cannot be put around {id} ({error}).") from error
     if cap is not None:
         env = gymnasium.wrappers.TimeLimit(env, cap)
     return Watched(flattened(env), index)

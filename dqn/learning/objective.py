@@ -29,7 +29,7 @@ class Objective:
     `backup` names π′, bonus and entropy (ops.backups), the head measures D and mixes Z̄, `transform` is h
     (ops.transforms), `terms` are losses beside it (learning.terms). With `lambda_` the future is the λ-mixture of all
     n-step returns in the batch (ops.returns). Nothing behind the target carries a gradient. Sutton & Barto (2018),
-    §11.3; Mnih et al. (2015).
+    §11.1; Mnih et al. (2015).
     """
 
     def __init__(

@@ -42,7 +42,7 @@ class Noisy(Linear):
     Gaussian noise, fresh in every training pass and one for the whole batch; in evaluation the means μ alone.
 
     μ starts uniform in ±1/√in (nn.Linear's own start), σ at `sigma0`/√in. `generator` draws ε (None: torch's stream).
-    Errors: ValueError for a negative `sigma0`. Fortunato et al. (2018), eq. 9–11 and §3.2.
+    Errors: ValueError for a negative `sigma0`. Fortunato et al. (2018), eq. 10–11 and §3.2.
     """
 
     generator: torch.Generator | None = None

@@ -1,7 +1,7 @@
 """Quantile heads: the return by its inverse distribution function, z(τ) = F⁻¹(τ), at fixed, sampled or proposed τ.
 
 `Values.z` [..., A, N] holds quantiles, `Values.tau` [..., N] their fractions. `mix` averages quantiles over actions,
-z(τ) = Σ_a π(a) z_a(τ), as in Munchausen-IQN (Vieillard et al., 2020, §4): the greedy action's distribution where π is
+z(τ) = Σ_a π(a) z_a(τ), as in Munchausen-IQN (Vieillard et al., 2020): the greedy action's distribution where π is
 greedy; for a soft π not the mixture of the distributions, though with exactly its mean.
 """
 
@@ -63,7 +63,7 @@ class ImplicitQuantile(nn.Module):
 
     In training `samples` fractions are drawn for each element of the leading shape, uniform in [0, 1) by `generator`
     (None: torch's stream); in evaluation they are `midpoints` fixed ones. Errors: ValueError for counts below one, a
-    negative κ, features that are state numbers. Dabney et al. (2018b), eq. 3–4.
+    negative κ, features that are state numbers. Dabney et al. (2018b), §3.
     """
 
     tau: Tensor
@@ -107,7 +107,7 @@ class ImplicitQuantile(nn.Module):
 
 class FullQuantile(nn.Module):
     """FQF: IQN's network at `atoms` fractions it proposes itself, 0 = τ_0 < τ_1 < … < τ_N = 1, a softmax's sums:
-    q = Σ_i (τ_{i+1} − τ_i) z(τ̂_i), τ̂_i = (τ_i + τ_{i+1})/2. Yang et al. (2019), eq. 3–7.
+    q = Σ_i (τ_{i+1} − τ_i) z(τ̂_i), τ̂_i = (τ_i + τ_{i+1})/2. Yang et al. (2019), §3.
 
     The fractions descend the Wasserstein distance between z and its N steps, whose gradient for τ_i is
     2z(τ_i) − z(τ̂_i) − z(τ̂_{i−1}), and not the quantile loss; it reaches the fraction layer alone. They are to be

@@ -44,9 +44,10 @@ def vector(spec: Spec, obs: Any) -> Tensor:
 
 
 class TableTorso(nn.Module):
-    """The state itself: features = one-hot(obs), kept as its number. obs [...] int64 → [...] int64."""
+    """The state itself: features = one-hot(obs), kept as its number; no linear map, so none of kind `layer`.
+    obs [...] int64 → [...] int64."""
 
-    def __init__(self, spec: Spec):
+    def __init__(self, spec: Spec, layer: Any = None):
         super().__init__()
         if not spec.states:
             raise ValueError(
@@ -88,16 +89,17 @@ class DictTorso(nn.Module):
     """A torso for each entry of a Dict, their features behind one another: φ(s) = [φ₁(s₁), φ₂(s₂), …].
 
     uint8 and bool entries with three axes get an `image` torso, all others a `vector` torso; `keys` names other ones
-    by entry. Nested entries are named with dots. {name: [..., *shape]} → [..., Σ features].
+    by entry; `layer`, where given, is the linear map of them all. Nested entries are named with dots. {name: [..., *shape]} → [..., Σ features].
     Errors: ValueError where observations are no Dict or `keys` names no entry.
     """
 
     def __init__(
         self,
         spec: Spec,
-        image: Callable[[Spec], Any],
-        vector: Callable[[Spec], Any],
-        keys: Mapping[str, Callable[[Spec], Any]] | None = None,
+        image: Callable[..., Any],
+        vector: Callable[..., Any],
+        keys: Mapping[str, Callable[..., Any]] | None = None,
+        layer: Callable[[int, int], nn.Module] | None = None,
     ):
         super().__init__()
         self.names = [name for name, _ in spec.parts]
@@ -107,10 +109,10 @@ class DictTorso(nn.Module):
             raise ValueError(
                 f"torso.keys names {sorted(strange)}, the observation has {self.names}; correct torso.keys"
             )
-        torsos = []
+        torsos, options = [], {} if layer is None else {"layer": layer}
         for name, part in spec.parts:
             seen_as = image if len(part.obs_shape) == 3 and part.obs_dtype.kind in "ub" else vector
-            torsos.append((keys or {}).get(name, seen_as)(part))
+            torsos.append((keys or {}).get(name, seen_as)(part, **options))
         self.torsos = nn.ModuleList(torsos)
         self.features = sum(torso.features for torso in torsos)
 

@@ -64,7 +64,7 @@ def expected_sarsa(following: Values, online: Thunk, here: Thunk, action: Tensor
 def soft(following: Values, online: Thunk, here: Thunk, action: Tensor, temperature: float = 0.03) -> Backup:
     """π′ = softmax(q_target/τ), entropy −τ Σ π′ log π′: y = r + γ τ log Σ_a exp(q_target(s′, a)/τ).
 
-    Haarnoja et al. (2017), eq. 3. Errors: ValueError for τ that is not positive.
+    Haarnoja et al. (2017), eq. 5 and 7. Errors: ValueError for τ that is not positive.
     """
     pi, log_pi = softmax(following.q, temperature)
     return Backup(pi, 0.0, -(pi * log_pi).sum(-1))

@@ -59,7 +59,7 @@ def quantile_huber(quantiles: Tensor, tau: Tensor, targets: Tensor, probs: Tenso
     L = Σ_i Σ_j p_j · |τ_i − 1{u_ij < 0}| · H_κ(u_ij)/κ,  H_κ(u) = ½u² where |u| ≤ κ, κ(|u| − ½κ) beyond.
 
     κ = 0 is its limit, plain quantile regression, |τ_i − 1{u < 0}| · |u|. quantiles, tau [..., N], targets [..., N′],
-    probs [..., N′] or None → L [...]. Errors: ValueError for shapes that do not fit. Dabney et al. (2018a), eq. 9–10.
+    probs [..., N′] or None → L [...]. Errors: ValueError for shapes that do not fit. Dabney et al. (2018a), eq. 10.
     """
     _door("quantile_huber", targets, probs)
     if quantiles.shape != tau.shape or quantiles.shape[:-1] != targets.shape[:-1]:

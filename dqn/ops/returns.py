@@ -41,7 +41,7 @@ def lambda_bootstrap(
     the last row, where only the bootstrap is left; the λ-return itself is G_t = r_t + discount_t · F_t.
 
     All [T, B]; `value_next[t]` is the value of the true next observation of row t, `discount` is γ·(1−terminated).
-    Returns F [T, B]. Sutton & Barto (2018), eq. 12.18–12.20; Gallici et al. (2024), PQN, §3.
+    Returns F [T, B]. Sutton & Barto (2018), eq. 12.18–12.20; Gallici et al. (2024), PQN, §4.
     """
     shapes = {tuple(x.shape) for x in (reward, discount, done, value_next)}
     if reward.ndim != 2 or len(shapes) != 1:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import configure, world
 
-from dqn import build
+from dqn import parts
 from dqn.envs.alone import Alone
 from dqn.envs.gym import make
 
@@ -45,6 +45,6 @@ def test_steps_are_those_of_the_vector_class(options):
     ],
 )  # fmt: skip
 def test_alone_is_used_where_nothing_is_left_out(overrides, alone):
-    envs = build.environments(configure(*overrides, *([] if "env.num_envs=2" in overrides else ["env.num_envs=1"])))
+    envs = parts.environments(configure(*overrides, *([] if "env.num_envs=2" in overrides else ["env.num_envs=1"])))
     assert isinstance(envs, Alone) == alone
     envs.close()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import configure
 
-from dqn import build
+from dqn import parts
 from dqn.cli import CONF
 from dqn.envs.tensor.envs import TensorEnvs
 from dqn.tracking.checkpoint import Checkpoints
@@ -109,7 +109,7 @@ def test_interrupted_is_never_interrupted(counting, recorded, core, recorded_onl
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_every_world_trains_recorded_as_written(world, wired, recorded_only):
-    images = len(build.environments(configure(f"env={world}")).spec.obs_shape) == 3
+    images = len(parts.environments(configure(f"env={world}")).spec.obs_shape) == 3
     states = []
     for engine in ("eager", "compile"):
         trainer = wired(f"env={world}", "env.num_envs=2", "steps=60", "learning_starts=20", f"execution={engine}",

@@ -1,0 +1,152 @@
+"""The configuration's parts, one at a time: worlds, network, objective, memory, evaluation."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from dqn.acting.actor import Actor
+from dqn.acting.exploration import EpsilonGreedy
+from dqn.envs.alone import Alone
+from dqn.envs.gym import GymEnvs, make
+from dqn.envs.tensor.envs import TensorEnvs
+from dqn.execution.device import set_precision
+from dqn.learning.objective import Objective
+from dqn.learning.passes import Passes
+from dqn.networks.qnetwork import QNetwork
+from dqn.networks.records import inner
+from dqn.ops.schedules import Constant
+from dqn.replay.dataset import count, minari_rows, run_rows
+from dqn.replay.memory import Memory
+from dqn.replay.ring import Ring
+from dqn.tracking.checkpoint import Checkpoints
+from dqn.tracking.evaluation import known_values, play
+from dqn.tracking.seeding import generator, stream
+from dqn.types import Rows, Spec, UsageError
+
+
+def environments(cfg: DictConfig, device: torch.device | str = "cpu", **changes: Any) -> GymEnvs | TensorEnvs:
+    """The configured environments, with some arguments changed; those that are tensors on `device`."""
+    named = (cfg.env.get("wrappers") or {}).items()
+    wrappers = {name: instantiate(node, _partial_=True) for name, node in named if node is not None}
+    if "world" in cfg.env:
+        if OmegaConf.is_missing(cfg.env.world, "_target_"):
+            raise UsageError("env.world._target_ has no value: name a class as those of dqn.envs.tensor are.")
+        if wrappers:
+            raise UsageError(f"Tensor worlds take no wrappers: set env.wrappers.{next(iter(wrappers))}=null.")
+        options = {**cfg.env, **changes}
+        limits = [n for n in (options["max_episode_steps"], options.get("step_cap")) if n is not None]
+        world = instantiate(cfg.env.world)
+        limits += [world.limit] if options["max_episode_steps"] is None and world.limit else []
+        return TensorEnvs(world, options["num_envs"], device, min(limits, default=None))
+    if OmegaConf.is_missing(cfg.env, "id"):
+        raise UsageError("env.id has no value: name a Gymnasium environment with env.id=NAME.")
+    options: dict[str, Any] = {**OmegaConf.to_container(cfg.env, resolve=True), **changes, "wrappers": wrappers}  # type: ignore[dict-item]
+    envs = make(**options)
+    same = (options["vectorization"], options["autoreset"]) == ("sync", "same_step")
+    return Alone(envs.envs) if same and Alone.fits(envs) else envs
+
+
+def evaluation_environments(cfg: DictConfig, episodes: int) -> GymEnvs | TensorEnvs:
+    """Environments of their own for an evaluation, in this process, each episode bounded by the cap."""
+    way = "vector_entry_point" if cfg.env.get("vectorization") == "vector_entry_point" else "sync"
+    return environments(cfg, num_envs=min(episodes, 16), vectorization=way, step_cap=cfg.tracking.evaluate_cap)
+
+
+def function(node: DictConfig) -> Any:
+    """A part that is a function with its numbers filled in; freed from Hydra's checks, which every call
+    would repeat."""
+    made = instantiate(node)
+    return partial(made.func, *made.args, **made.keywords) if isinstance(made, partial) else made
+
+
+def network(cfg: DictConfig, spec: Spec) -> QNetwork:
+    """A Q-network on the CPU with parameters drawn from the run's own stream."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream(cfg.seed, "parameters"))
+        torso = instantiate(cfg.torso)(inner(spec))
+        core = instantiate(cfg.core)(torso.features)
+        features = torso.features if core is None else core.features
+        head = instantiate(cfg.head)(features, spec.num_actions)
+        made = QNetwork(torso, head, core, spec.parts, set_precision(cfg.execution.precision))
+    return made.to(memory_format=torch.channels_last) if cfg.execution.channels_last else made  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+def objective(cfg: DictConfig) -> Objective:
+    """The loss, with its terms."""
+    terms = [instantiate(term) for term in cfg.terms.values()]
+    return Objective(function(cfg.backup), instantiate(cfg.transform), cfg.lambda_, terms)
+
+
+def passes(cfg: DictConfig, device: torch.device) -> Passes | None:
+    """How a batch is taken apart; None: it is learnt from as it is, once."""
+    if (cfg.passes.epochs, cfg.passes.minibatches) == (1, 1):
+        return None
+    return Passes(cfg.passes.epochs, cfg.passes.minibatches, generator(cfg.seed, "minibatches", device))
+
+
+def memory(
+    cfg: DictConfig, spec: Spec, sampler: Any, num_envs: int, state_size: int, device: torch.device, directory: Path
+) -> Memory:
+    """The replay memory, filled where experience is given."""
+    replay, sequence = cfg.replay, cfg.replay.length > 1 or state_size > 0
+    window = Memory.window_for(cfg.n_step, replay.length, replay.burn_in)
+    blocks = [*recorded(replay.path, spec)] if "path" in replay else []
+    capacity, columns = (replay.capacity, num_envs) if not blocks else (replay.capacity or count(blocks), 1)
+    file = directory / "replay.obs" if replay.get("device") == "memmap" else None
+    ring = Ring(spec, capacity, columns, window, device, replay.stride if sequence else None, state_size, file)
+    for block in blocks:
+        ring.extend(block)
+    return Memory(
+        ring, sampler, cfg.gamma, cfg.n_step, generator(cfg.seed, "replay", device), replay.length, replay.burn_in,
+        replay.stored_state,
+    )  # fmt: skip
+
+
+def recorded(path: str, spec: Spec) -> list[Rows]:
+    """The rows of a run's own replay memory, where `path` is its directory, else of a Minari dataset."""
+    directory = Path(path)
+    if not directory.is_dir():
+        return [*minari_rows(path, spec)]  # which asks the dataset itself whether it fits
+    snapshot = Checkpoints(directory / "checkpoints").load()
+    written, slots = (snapshot.tensors[f"memory/ring/{name}"] for name in ("written", "starts"))
+    blocks = [*run_rows(snapshot.chunks, written, slots.shape[0])]
+    shape, kind = blocks[0].obs.shape[2:], blocks[0].obs.dtype
+    if tuple(shape) != spec.obs_shape:
+        raise ValueError(f"replay.path={path} shows observations {tuple(shape)} {kind}, env has {spec.obs_shape}: "
+                         "choose the environment that it was recorded in")  # fmt: skip
+    return blocks
+
+
+class Evaluator:
+    """Evaluates a network with the run's settings; the same start states every time."""
+
+    def __init__(self, cfg: DictConfig, network: QNetwork, device: torch.device, envs: GymEnvs | TensorEnvs):
+        self.cfg, self.network, self.device = cfg, network, device
+        self.optimal = envs.optimal_q(cfg.gamma) if inner(envs.spec).states else None  # Q* of states that are seen
+
+    def __call__(
+        self, episodes: int | None = None, epsilon: float | None = None, seed: int | None = None
+    ) -> dict[str, Any]:
+        cfg = self.cfg
+        episodes = cast(int, cfg.tracking.evaluate_episodes if episodes is None else episodes)
+        epsilon = cast(float, cfg.tracking.evaluate_epsilon if epsilon is None else epsilon)
+        seed = cast(int, cfg.seed if seed is None else seed)
+        coins = generator(seed, "evaluation", self.device)
+        envs = evaluation_environments(cfg, episodes)
+        actor = Actor(self.network, EpsilonGreedy(Constant(epsilon)), self.device, coins, envs.num_envs)
+        self.network.eval()  # mean weights and fixed fractions: nothing is drawn
+        try:
+            result = play(actor, envs, episodes, stream(seed, "evaluation"))
+            if self.optimal is not None:
+                h = instantiate(cfg.transform)
+                result["known_q"] = known_values(self.network, self.optimal, self.device, cfg.gamma, h)
+        finally:
+            self.network.train()
+            envs.close()
+        return {**result, "epsilon": epsilon}
