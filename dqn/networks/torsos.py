@@ -89,7 +89,8 @@ class DictTorso(nn.Module):
     """A torso for each entry of a Dict, their features behind one another: φ(s) = [φ₁(s₁), φ₂(s₂), …].
 
     uint8 and bool entries with three axes get an `image` torso, all others a `vector` torso; `keys` names other ones
-    by entry; `layer`, where given, is the linear map of them all. Nested entries are named with dots. {name: [..., *shape]} → [..., Σ features].
+    by entry; `layer`, where given, is the linear map of them all. Nested entries are named with dots.
+    {name: [..., *shape]} → [..., Σ features].
     Errors: ValueError where observations are no Dict or `keys` names no entry.
     """
 
