@@ -34,7 +34,7 @@ RECIPES = {  # name → overrides; numbers tuned for a pair come from conf/exper
     "double+dueling+n-step+per": [
         "algorithm=dqn", "backup=double_q", "output=dueling", "n_step=3", "replay=prioritized",
     ],
-    "iqn": ["algorithm=iqn"],
+    "qr_dqn": ["algorithm=qr_dqn"],
     "munchausen": ["algorithm=munchausen"],
     "rainbow": ["algorithm=rainbow"],
     "pqn": ["algorithm=pqn"],
