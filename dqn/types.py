@@ -86,7 +86,7 @@ class Batch:
     P rows of burn-in, the T rows where values are read, and what bootstraps need behind them.
     """
 
-    obs: Tensor  # [P+L, B, ...]
+    obs: Tensor  # [P+L, B, ...], bool as bytes
     action: Tensor  # [T, B] int64
     reward: Tensor  # [T, B] the n-step return without its bootstrap
     discount: Tensor  # [T, B]

@@ -73,7 +73,7 @@ class Convolutions(nn.Module):
             raise ValueError(f"torso={name} needs images (H, W, C), got {shape}; choose torso=mlp")
         if hidden is not None and hidden < 1:
             raise ValueError(f"torso.hidden must be ≥ 1 or null, got {hidden}")
-        self.axes, self.layout = len(shape), image_layout(shape, layout, cube)
+        self.spec, self.axes, self.layout = spec, len(shape), image_layout(shape, layout, cube)
         channels, *size = self._channels_first(torch.zeros(1, *shape)).shape[1:]
         self.body = nn.Sequential(*body(channels), nn.Flatten())
         try:
@@ -95,7 +95,7 @@ class Convolutions(nn.Module):
     def forward(self, obs: Tensor) -> Tensor:
         lead, shape = obs.shape[: -self.axes], obs.shape[-self.axes :]
         images = self._channels_first(obs.reshape(prod(lead), *shape))
-        return self.full(self.body(real(images))).reshape(*lead, self.features)
+        return self.full(self.body(real(images, self.spec))).reshape(*lead, self.features)
 
 
 def _plain(layers: list[tuple[int, int, int]], norm: str | None) -> Body:

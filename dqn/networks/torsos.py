@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,11 +19,10 @@ from dqn.networks.layers import Linear, hidden_layers
 from dqn.types import Spec
 
 
-def real(obs: Tensor) -> Tensor:
-    """What is seen as floats: uint8 is scaled from 0…255 to [0, 1], bool becomes 0 and 1."""
-    if obs.dtype == torch.uint8:
-        return obs.to(torch.get_default_dtype()) / 255
-    return obs.to(torch.get_default_dtype()) if obs.dtype == torch.bool else obs
+def real(obs: Tensor, spec: Spec) -> Tensor:
+    """What is seen as floats: uint8 is scaled from 0…255 to [0, 1], bool, as it is or as bytes, becomes 0 and 1."""
+    floats = obs if obs.is_floating_point() else obs.to(torch.get_default_dtype())
+    return floats / 255 if obs.dtype == torch.uint8 and spec.obs_dtype != np.bool_ else floats
 
 
 def width(spec: Spec) -> int:
@@ -40,7 +40,7 @@ def vector(spec: Spec, obs: Any) -> Tensor:
     if spec.states:
         return F.one_hot(obs, spec.states).to(torch.get_default_dtype())
     axes = len(spec.obs_shape)
-    return real(obs.flatten(-axes) if axes > 1 else obs if axes else obs.unsqueeze(-1))
+    return real(obs.flatten(-axes) if axes > 1 else obs if axes else obs.unsqueeze(-1), spec)
 
 
 class TableTorso(nn.Module):

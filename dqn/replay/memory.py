@@ -59,7 +59,7 @@ class Memory:
         done = terminated | ring.truncated.take(flat)
         reward, discount, k = n_step(ring.reward.take(flat), terminated, done, self.gamma)
         bootstrap = ((slot + k) % ring.rows) * ring.num_envs + env
-        obs = ring.obs.flatten(0, 1).index_select(0, torch.cat([flat[0], bootstrap]))
+        obs = ring.shown.flatten(0, 1).index_select(0, torch.cat([flat[0], bootstrap]))
         return Batch(
             obs=obs.unflatten(0, (2, -1)),
             action=ring.action.take(flat[:1]),
@@ -82,7 +82,7 @@ class Memory:
         reset = ring.reset.take(flat)  # [P+T+n, B]
         state = ring.core[slot, env]
         return Batch(
-            obs=ring.obs.flatten(0, 1)[flat],
+            obs=ring.shown.flatten(0, 1)[flat],
             action=ring.action.take(inside),
             reward=reward,
             discount=discount,

@@ -68,6 +68,7 @@ class Ring:
             self.obs = torch.from_file(str(file), True, prod((*shape, *spec.obs_shape)), dtype=dtype)
             self.obs = self.obs.view(*shape, *spec.obs_shape)
             file.unlink()
+        self.shown = self.obs.view(torch.uint8) if dtype == torch.bool else self.obs  # bytes vectorise, bools do not
         self.action = torch.zeros(shape, dtype=torch.int64, device=device)
         self.reward = torch.full(shape, float("nan"), device=device)
         self.terminated = torch.zeros(shape, dtype=torch.bool, device=device)

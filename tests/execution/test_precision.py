@@ -84,3 +84,13 @@ def test_tf32_is_torchs_setting_and_the_next_run_sets_its_own(wired):
 def test_what_is_no_precision_is_refused_in_a_sentence(override, says, tmp_path):
     with pytest.raises(UsageError, match=says):
         build.run(configure("env=chain", override), tmp_path)
+
+
+def test_numbers_too_small_to_be_normal_are_zero(wired):
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot")
+    torch.set_flush_denormal(False)
+    tiny = torch.tensor([1e-38])
+    assert (tiny / 100 > 0).all()
+    wired("env=chain", "steps=10")
+    assert (tiny / 100 == 0).all()

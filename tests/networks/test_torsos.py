@@ -87,6 +87,10 @@ def test_bytes_are_scaled_to_the_unit_interval_and_bits_are_0_and_1(cnn):
     want = torso.full(torso.body(images))
     assert torch.allclose(torso(bits.to(torch.uint8) * 255), want, atol=1e-6)
     assert torch.allclose(torso(bits), want, atol=1e-6)
+    of_bits = cnn(Spec((40, 40, 2), np.dtype(bool), 2))
+    of_bits.load_state_dict(torso.state_dict())
+    assert torch.equal(of_bits(bits), torso(bits))
+    assert torch.equal(of_bits(bits.to(torch.uint8)), torso(bits))  # as the replay memory gives them
 
 
 @pytest.mark.parametrize("cnn", CNNS)

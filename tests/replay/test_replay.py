@@ -131,3 +131,17 @@ def test_a8_a_start_whose_row_is_overwritten_is_gone_however_full_the_fifo_is():
         live = [int(ring.starts[k % ring.rows, 0]) for k in range(int(ring.evicted[0]), int(ring.added[0]))]
         assert min(live) > int(ring.written) - ring.rows
         assert len(set(live)) == len(live)
+
+
+@pytest.mark.parametrize("length", [1, 4])
+def test_bits_come_as_the_bytes_they_are_kept_in(length):
+    rng = np.random.default_rng(0)
+    ring = Ring(Spec((3,), np.dtype(bool), 3), 40, 2, Memory.window_for(2, length, 0), stride=1)
+    block = rows(0, 12, 2, rng)
+    block.obs = rng.random((13, 2, 3)) < 0.5
+    ring.extend(block)
+    batch = Memory(ring, Uniform(64), 0.9, 2, torch.Generator().manual_seed(0), length=length).sample()
+    assert batch.obs.dtype == torch.uint8
+    first = torch.from_numpy(block.obs)[batch.slot, batch.env]
+    assert torch.equal(batch.obs[0], first.to(torch.uint8))
+    assert ring.obs.dtype == torch.bool  # a checkpoint keeps what it is
