@@ -56,7 +56,7 @@ def run(cfg: DictConfig, directory: Path, purge_step: int | None = None) -> Run:
 
 def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
     torch.set_num_threads(cfg.execution.threads)
-    torch.set_flush_denormal(True)  # Adam's averages of what gets no gradient decay to such numbers, slow to compute with
+    torch.set_flush_denormal(True)  # Adam's averages of what gets no gradient become such, slow to compute with
     device, why = choose_device(cfg.device)
     envs = parts.environments(cfg, device)
     spec, seed = envs.spec, cfg.seed
