@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from hydra.utils import instantiate
@@ -15,9 +16,8 @@ from dqn.card import card, plan
 from dqn.collector import Collector, Offline
 from dqn.envs.tensor.envs import TensorEnvs
 from dqn.execution.device import choose_device
-from dqn.learning.learner import Learner
-from dqn.ops.clock import Times
 from dqn.options import check, fit
+from dqn.replay.memory import Memory
 from dqn.replay.stage import Stage
 from dqn.tensor_collector import TensorCollector
 from dqn.tracking.logger import Logger
@@ -65,16 +65,7 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
     fit(cfg, online.head, sampler, online.state_size)
     memory_plan = plan(cfg, spec, sum(p.numel() for p in online.parameters()), online.state_size, device, directory)
     memory = parts.memory(cfg, spec, sampler, envs.num_envs, online.state_size, device, directory)
-    times = Times(
-        **{f.name: cfg[f.name] for f in fields(Times) if f.name in cfg},
-        **{f.name: cfg.tracking[f.name] for f in fields(Times) if f.name in cfg.tracking},
-        target_period=cfg.target.period,
-    )
-    learner = Learner(
-        online, parts.objective(cfg), instantiate(cfg.optimizer), cfg.target.polyak, cfg.max_grad_norm,
-        instantiate(cfg.lr_schedule), parts.passes(cfg, device),
-        (generator(seed, "noise", device), generator(seed, "target noise", device)),
-    )  # fmt: skip
+    times, learner = parts.times(cfg), parts.learner(cfg, online, device)
     engine = instantiate(cfg.execution.engine)(device, times.updates_due(0, times.steps) * learner.steps)
     actor = Actor(
         online, instantiate(cfg.exploration), device, generator(seed, "exploration", device), envs.num_envs
@@ -90,17 +81,21 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
         update = engine.capture(update, learner.optimizer)
     else:  # one gradient step is the program: all of them in one would be a very long one
         learner.descend_rows = engine.capture(learner.descend_rows, learner.optimizer)
-    ticks = max(1, min(STAGE_TICKS, memory.ring.rows // 4))  # a small ring, small blocks
-    if "path" in cfg.replay:
-        collector = Offline(envs)
-    elif isinstance(envs, TensorEnvs):
-        collector = TensorCollector(envs, actor, ticks, engine.capture)
-    else:
-        actor.policy = engine.capture(actor.policy, small=True)
-        collector = Collector(envs, actor, Stage(spec, envs.num_envs, ticks, online.state_size))
+    collector = _collector(cfg, envs, actor, memory, engine)
     trainer = Trainer(
         collector=collector, actor=actor, memory=memory, learner=learner, update=update,
         evaluate=parts.Evaluator(cfg, online, device, envs),
         times=times, seed=seed, gamma=cfg.gamma, directory=directory, logger=Logger(directory, purge_step),
     )  # fmt: skip
     return Run(trainer, device, engine.why, card(cfg, envs, memory_plan, why, engine.why, directory))
+
+
+def _collector(cfg: DictConfig, envs: Any, actor: Actor, memory: Memory, engine: Any) -> Any:
+    """What acts in the environments, where there is something to act in."""
+    if "path" in cfg.replay:
+        return Offline(envs)
+    ticks = max(1, min(STAGE_TICKS, memory.ring.rows // 4))  # a small ring, small blocks
+    if isinstance(envs, TensorEnvs):
+        return TensorCollector(envs, actor, ticks, engine.capture)
+    actor.policy = engine.capture(actor.policy, small=True)
+    return Collector(envs, actor, Stage(envs.spec, envs.num_envs, ticks, actor.network.state_size))

@@ -1,7 +1,8 @@
-"""The configuration's parts, one at a time: worlds, network, objective, memory, evaluation."""
+"""The configuration's parts, one at a time: worlds, network, clock, learner, memory, evaluation."""
 
 from __future__ import annotations
 
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -16,10 +17,12 @@ from dqn.envs.alone import Alone
 from dqn.envs.gym import GymEnvs, make
 from dqn.envs.tensor.envs import TensorEnvs
 from dqn.execution.device import set_precision
+from dqn.learning.learner import Learner
 from dqn.learning.objective import Objective
 from dqn.learning.passes import Passes
 from dqn.networks.qnetwork import QNetwork
 from dqn.networks.records import inner
+from dqn.ops.clock import Times
 from dqn.ops.schedules import Constant
 from dqn.replay.dataset import count, minari_rows, run_rows
 from dqn.replay.memory import Memory
@@ -77,17 +80,23 @@ def network(cfg: DictConfig, spec: Spec) -> QNetwork:
     return made.to(memory_format=torch.channels_last) if cfg.execution.channels_last else made  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
-def objective(cfg: DictConfig) -> Objective:
-    """The loss, with its terms."""
+def times(cfg: DictConfig) -> Times:
+    """When everything happens, in env_steps."""
+    given = {f.name: section[f.name] for section in (cfg, cfg.tracking) for f in fields(Times) if f.name in section}
+    return Times(**given, target_period=cfg.target.period)
+
+
+def learner(cfg: DictConfig, online: QNetwork, device: torch.device) -> Learner:
+    """What learns, with its loss and the way it takes a batch."""
+    seed, taken = cfg.seed, (cfg.passes.epochs, cfg.passes.minibatches)
     terms = [instantiate(term) for term in cfg.terms.values()]
-    return Objective(function(cfg.backup), instantiate(cfg.transform), cfg.lambda_, terms)
-
-
-def passes(cfg: DictConfig, device: torch.device) -> Passes | None:
-    """How a batch is taken apart; None: it is learnt from as it is, once."""
-    if (cfg.passes.epochs, cfg.passes.minibatches) == (1, 1):
-        return None
-    return Passes(cfg.passes.epochs, cfg.passes.minibatches, generator(cfg.seed, "minibatches", device))
+    objective = Objective(function(cfg.backup), instantiate(cfg.transform), cfg.lambda_, terms)
+    passes = Passes(*taken, generator(seed, "minibatches", device)) if taken != (1, 1) else None
+    return Learner(
+        online, objective, instantiate(cfg.optimizer), cfg.target.polyak, cfg.max_grad_norm,
+        instantiate(cfg.lr_schedule), passes,
+        (generator(seed, "noise", device), generator(seed, "target noise", device)),
+    )  # fmt: skip
 
 
 def memory(
