@@ -88,15 +88,13 @@ def times(cfg: DictConfig) -> Times:
 
 def learner(cfg: DictConfig, online: QNetwork, device: torch.device) -> Learner:
     """What learns, with its loss and the way it takes a batch."""
-    seed, taken = cfg.seed, (cfg.passes.epochs, cfg.passes.minibatches)
-    terms = [instantiate(term) for term in cfg.terms.values()]
+    taken = (cfg.passes.epochs, cfg.passes.minibatches)
+    passes = Passes(*taken, generator(cfg.seed, "minibatches", device)) if taken != (1, 1) else None
+    noise = generator(cfg.seed, "noise", device), generator(cfg.seed, "target noise", device)
+    terms = [*map(instantiate, cfg.terms.values())]
     objective = Objective(function(cfg.backup), instantiate(cfg.transform), cfg.lambda_, terms)
-    passes = Passes(*taken, generator(seed, "minibatches", device)) if taken != (1, 1) else None
-    return Learner(
-        online, objective, instantiate(cfg.optimizer), cfg.target.polyak, cfg.max_grad_norm,
-        instantiate(cfg.lr_schedule), passes,
-        (generator(seed, "noise", device), generator(seed, "target noise", device)),
-    )  # fmt: skip
+    optimizer, lr = instantiate(cfg.optimizer), instantiate(cfg.lr_schedule)
+    return Learner(online, objective, optimizer, cfg.target.polyak, cfg.max_grad_norm, lr, passes, noise)
 
 
 def memory(
