@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,16 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from torch import Tensor
 
 from dqn import parts
 from dqn.acting.actor import Actor
 from dqn.card import card, plan
-from dqn.collector import Collector, Offline
+from dqn.collector import Collector
 from dqn.envs.tensor.envs import TensorEnvs
-from dqn.execution.device import choose_device
+from dqn.execution.device import choose_device, choose_place
+from dqn.learning.learner import Learner
+from dqn.offline import Offline
 from dqn.options import check, fit
 from dqn.replay.memory import Memory
 from dqn.replay.stage import Stage
@@ -23,7 +27,7 @@ from dqn.tensor_collector import TensorCollector
 from dqn.tracking.logger import Logger
 from dqn.tracking.seeding import generator
 from dqn.trainer import Trainer
-from dqn.types import UsageError
+from dqn.types import Batch, UsageError
 
 STAGE_TICKS = 64  # rows gathered, at most, before they are written to the ring
 
@@ -63,31 +67,51 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
     online = parts.network(cfg, spec).to(device)
     sampler = instantiate(cfg.replay.sampler)
     fit(cfg, online.head, sampler, online.state_size)
-    memory_plan = plan(cfg, spec, sum(p.numel() for p in online.parameters()), online.state_size, device, directory)
-    memory = parts.memory(cfg, spec, sampler, envs.num_envs, online.state_size, device, directory)
+    place = choose_place(cfg.replay.get("device", "auto"), device)
+    memory_plan = plan(cfg, spec, sum(p.numel() for p in online.parameters()), online.state_size, place, directory)
+    memory = parts.memory(cfg, spec, sampler, envs.num_envs, online.state_size, place, directory)
     times, learner = parts.times(cfg), parts.learner(cfg, online, device)
     engine = instantiate(cfg.execution.engine)(device, times.updates_due(0, times.steps) * learner.steps)
     actor = Actor(
         online, instantiate(cfg.exploration), device, generator(seed, "exploration", device), envs.num_envs
     )  # fmt: skip
 
-    def update() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        batch = memory.sample()
-        stats, td_error = learner.update(batch)
-        memory.report(batch, td_error)
-        return stats, {k: v for k, v in vars(batch).items() if torch.is_tensor(v)}
-
-    if learner.passes is None:
-        update = engine.capture(update, learner.optimizer)
-    else:  # one gradient step is the program: all of them in one would be a very long one
-        learner.descend_rows = engine.capture(learner.descend_rows, learner.optimizer)
     collector = _collector(cfg, envs, actor, memory, engine)
     trainer = Trainer(
-        collector=collector, actor=actor, memory=memory, learner=learner, update=update,
+        collector=collector, actor=actor, memory=memory, learner=learner,
+        update=_update(memory, learner, engine, device),
         evaluate=parts.Evaluator(cfg, online, device, envs),
         times=times, seed=seed, gamma=cfg.gamma, directory=directory, logger=Logger(directory, purge_step),
     )  # fmt: skip
     return Run(trainer, device, engine.why, card(cfg, envs, memory_plan, why, engine.why, directory))
+
+
+def _update(memory: Memory, learner: Learner, engine: Any, device: torch.device) -> Callable:
+    """Sampling, learning and reporting, captured as one; where the memory lies elsewhere, the learning alone."""
+    names: list[str] = []
+
+    def update() -> tuple[Tensor, dict[str, Tensor]]:
+        batch = memory.sample()
+        stats, td_error = learn(batch)
+        memory.report(batch, td_error)
+        return stats, batch.tensors()
+
+    def on_device(*tensors: Tensor) -> tuple[Tensor, Tensor | None]:
+        return learner.update(Batch(**dict(zip(names, tensors, strict=True)), burn_in=memory.burn_in))
+
+    def travel(batch: Batch) -> tuple[Tensor, Tensor | None]:
+        names[:] = batch.tensors()
+        return captured(*(x.to(device) for x in batch.tensors().values()))
+
+    captured, here = on_device, memory.ring.device.type == device.type
+    learn = learner.update if here else travel
+    if learner.passes is not None:  # one gradient step is the program: all of them in one would be a very long one
+        learner.descend_rows = engine.capture(learner.descend_rows, learner.optimizer)
+    elif here:
+        return engine.capture(update, learner.optimizer)
+    else:
+        captured = engine.capture(on_device, learner.optimizer)
+    return update
 
 
 def _collector(cfg: DictConfig, envs: Any, actor: Actor, memory: Memory, engine: Any) -> Any:

@@ -16,30 +16,28 @@ from dqn.replay.ring import Ring
 from dqn.types import Spec, UsageError
 
 
-def plan(cfg: DictConfig, spec: Spec, parameters: int, state_size: int, device: torch.device, directory: Path) -> str:
+def plan(cfg: DictConfig, spec: Spec, parameters: int, state_size: int, place: torch.device, directory: Path) -> str:
     """What will lie in memory, or in a file of the run. Errors: UsageError, with a capacity that fits, where it would
     not."""
-    kept, place = cfg.replay.get("device", "auto"), str(device)
-    if kept not in ("auto", "memmap") or (kept == "memmap" and place != "cpu"):
-        raise UsageError(f"replay.device must be auto, or memmap with device=cpu; got {kept} with device={device}.")
     if "path" in cfg.replay:
-        return f"replay of {cfg.replay.path} on {device}, {parameters:,} parameters"
+        return f"replay of {cfg.replay.path} on {place}, {parameters:,} parameters"
     window = Memory.window_for(cfg.n_step, cfg.replay.length, cfg.replay.burn_in)
     replay = Ring.bytes_for(spec, cfg.replay.capacity, cfg.env.num_envs, window, state_size)
-    if kept == "memmap":
-        place, free = f"a file in {directory}", shutil.disk_usage(directory).free
-    elif device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
+    where = str(place)
+    if cfg.replay.get("device") == "memmap":
+        where, free = f"a file in {directory}", shutil.disk_usage(directory).free
+    elif place.type == "cuda":
+        free = torch.cuda.mem_get_info(place)[0]
     else:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") + _page_cache()
     if replay > 0.9 * free:
         fits = int(cfg.replay.capacity * 0.8 * free / replay)
         raise UsageError(
             f"A replay memory of {cfg.replay.capacity:,} transitions needs {replay / 2**30:.1f} GiB, "
-            f"{free / 2**30:.1f} GiB are free on {place}: set replay.capacity={fits} or less."
+            f"{free / 2**30:.1f} GiB are free on {where}: set replay.capacity={fits} or less."
         )
     return (
-        f"replay of {cfg.replay.capacity:,} transitions {replay / 2**20:.1f} MiB on {place}, {parameters:,} parameters"
+        f"replay of {cfg.replay.capacity:,} transitions {replay / 2**20:.1f} MiB on {where}, {parameters:,} parameters"
     )
 
 

@@ -86,30 +86,3 @@ class Collector:
         for action in self.actions:
             obs = self.envs.step(action).obs
         return np.array_equal(obs, self.obs, equal_nan=self.obs.dtype.kind == "f")
-
-
-class Offline:
-    """Nothing is collected: the memory is a dataset, and env_steps only count the time until the next update."""
-
-    num_envs, due = 1, False
-
-    def __init__(self, envs: Any):
-        self.envs = envs  # of the run's kind, for what is asked of them
-
-    def collect(self, now: int, until: int, store: Callable[[Rows], None], seconds: dict[str, float]) -> int:
-        return until
-
-    def begin(self, seed: int) -> None:
-        return None
-
-    def close(self) -> None:
-        self.envs.close()
-
-    def state(self) -> dict[str, Tensor]:
-        return {}
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        pass
-
-    def replay(self, seed: int) -> bool:
-        return True

@@ -22,15 +22,15 @@ from dqn.learning.objective import Objective
 from dqn.learning.passes import Passes
 from dqn.networks.qnetwork import QNetwork
 from dqn.networks.records import inner
+from dqn.offline import recorded
 from dqn.ops.clock import Times
 from dqn.ops.schedules import Constant
-from dqn.replay.dataset import count, minari_rows, run_rows
+from dqn.replay.dataset import count
 from dqn.replay.memory import Memory
 from dqn.replay.ring import Ring
-from dqn.tracking.checkpoint import Checkpoints
 from dqn.tracking.evaluation import known_values, play
 from dqn.tracking.seeding import generator, stream
-from dqn.types import Rows, Spec, UsageError
+from dqn.types import Spec, UsageError
 
 
 def environments(cfg: DictConfig, device: torch.device | str = "cpu", **changes: Any) -> GymEnvs | TensorEnvs:
@@ -113,21 +113,6 @@ def memory(
         ring, sampler, cfg.gamma, cfg.n_step, generator(cfg.seed, "replay", device), replay.length, replay.burn_in,
         replay.stored_state,
     )  # fmt: skip
-
-
-def recorded(path: str, spec: Spec) -> list[Rows]:
-    """The rows of a run's own replay memory, where `path` is its directory, else of a Minari dataset."""
-    directory = Path(path)
-    if not directory.is_dir():
-        return [*minari_rows(path, spec)]  # which asks the dataset itself whether it fits
-    snapshot = Checkpoints(directory / "checkpoints").load()
-    written, slots = (snapshot.tensors[f"memory/ring/{name}"] for name in ("written", "starts"))
-    blocks = [*run_rows(snapshot.chunks, written, slots.shape[0])]
-    shape, kind = blocks[0].obs.shape[2:], blocks[0].obs.dtype
-    if tuple(shape) != spec.obs_shape:
-        raise ValueError(f"replay.path={path} shows observations {tuple(shape)} {kind}, env has {spec.obs_shape}: "
-                         "choose the environment that it was recorded in")  # fmt: skip
-    return blocks
 
 
 class Evaluator:

@@ -54,7 +54,7 @@ class Trainer:
         self.largest_reward, self.warned, self.ready, self.stop = 0.0, False, False, False
         self.saved_at, self.batch = -1, {}
         self.episodes = Episodes(self.collector.num_envs)
-        self.meter = Meter(STATS, self.memory.ring.device)
+        self.meter = Meter(STATS, self.learner.parameters[0].device)
         self.checkpoints = Checkpoints(self.directory / "checkpoints")
         self.saved_rows = torch.zeros_like(self.memory.ring.written)
         self.parts = {

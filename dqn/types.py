@@ -99,6 +99,9 @@ class Batch:
     slot: Tensor | None = None  # [B] and
     env: Tensor | None = None  # [B]: where in the ring the columns begin
 
+    def tensors(self) -> dict[str, Tensor]:
+        return {name: x for name, x in vars(self).items() if isinstance(x, Tensor)}
+
 
 @dataclass
 class Values:

@@ -15,6 +15,7 @@ LEVEL = {
     **dict.fromkeys(ROOMS, 2),
     "collector": 3,
     "tensor_collector": 3,
+    "offline": 3,
     "trainer": 3,
     "cli": 3,
     "options": 4,

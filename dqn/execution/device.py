@@ -1,4 +1,4 @@
-"""Which device a run uses."""
+"""Which device a run uses, and where its replay memory lies."""
 
 from __future__ import annotations
 
@@ -23,6 +23,19 @@ def choose_device(name: str) -> tuple[torch.device, str]:
         reason = str(error).strip().splitlines()[0]
         raise UsageError(f"device={name} cannot be used here ({reason}): choose device=auto or device=cpu.") from None
     return device, f"asked for by device={name}"
+
+
+def choose_place(name: str, device: torch.device) -> torch.device:
+    """Where the replay memory lies: with the network (`auto`), or, for more than a GPU holds, in the computer's own
+    memory (`cpu`) or in a file (`memmap`); batches then travel.
+
+    Errors: UsageError for another place, or `cuda` without it.
+    """
+    if name not in ("auto", "cpu", "cuda", "memmap") or (name == "cuda" and device.type != "cuda"):
+        raise UsageError(
+            f"replay.device must be auto, cpu, memmap, or cuda with device=cuda; got {name} with device={device}."
+        )
+    return torch.device("cpu") if name in ("cpu", "memmap") else device
 
 
 def set_precision(name: str) -> torch.dtype | None:

@@ -99,6 +99,7 @@ class Memory:
     def report(self, batch: Batch, td_error: Tensor | None) -> None:
         """Tell the sampler how wrong the predictions were."""
         if td_error is not None:
+            td_error = td_error.to(batch.weight.device)
             valid = batch.weight.expand(td_error.shape) > 0
             self.sampler.report(batch.slot, batch.env, td_error, valid)
 

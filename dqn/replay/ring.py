@@ -121,7 +121,7 @@ class Ring:
 
     def _block(self, values: Any) -> Any:
         if self.xp is np:
-            return np.asarray(values)
+            return np.asarray(values.cpu() if isinstance(values, Tensor) else values)
         return torch.as_tensor(values).to(self.device)
 
     def counted(self, number: int) -> Any:

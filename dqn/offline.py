@@ -1,0 +1,55 @@
+"""Learning from recorded data: where it comes from, and the collector that plays nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from dqn.replay.dataset import minari_rows, run_rows
+from dqn.tracking.checkpoint import Checkpoints
+from dqn.types import Rows, Spec
+
+
+def recorded(path: str, spec: Spec) -> list[Rows]:
+    """The rows of a run's own replay memory, where `path` is its directory, else of a Minari dataset."""
+    directory = Path(path)
+    if not directory.is_dir():
+        return [*minari_rows(path, spec)]  # which asks the dataset itself whether it fits
+    snapshot = Checkpoints(directory / "checkpoints").load()
+    written, slots = (snapshot.tensors[f"memory/ring/{name}"] for name in ("written", "starts"))
+    blocks = [*run_rows(snapshot.chunks, written, slots.shape[0])]
+    shape, kind = blocks[0].obs.shape[2:], blocks[0].obs.dtype
+    if tuple(shape) != spec.obs_shape:
+        raise ValueError(f"replay.path={path} shows observations {tuple(shape)} {kind}, env has {spec.obs_shape}: "
+                         "choose the environment that it was recorded in")  # fmt: skip
+    return blocks
+
+
+class Offline:
+    """Nothing is collected: the memory is a dataset, and env_steps only count the time until the next update."""
+
+    num_envs, due = 1, False
+
+    def __init__(self, envs: Any):
+        self.envs = envs  # of the run's kind, for what is asked of them
+
+    def collect(self, now: int, until: int, store: Callable[[Rows], None], seconds: dict[str, float]) -> int:
+        return until
+
+    def begin(self, seed: int) -> None:
+        return None
+
+    def close(self) -> None:
+        self.envs.close()
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        pass
+
+    def replay(self, seed: int) -> bool:
+        return True
