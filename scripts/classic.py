@@ -39,11 +39,12 @@ RECIPES = {  # name → overrides; numbers tuned for a pair come from conf/exper
     "rainbow": ["algorithm=rainbow"],
     "pqn": ["algorithm=pqn"],
 }  # fmt: skip
-SB3 = "sb3"
+SB3, ZOO = "sb3", "dqn-zoo"  # the same settings in two programs
+ROWS = [*RECIPES, ZOO, SB3]
 JSON = Path(__file__).with_suffix(".json")
 README = reproduce.ROOT / "README.md"
 USAGE = (
-    f"usage: scripts/reproduce classic [show] [env={','.join(ENVS)}] [recipe={','.join([*RECIPES, SB3])}]\n"
+    f"usage: scripts/reproduce classic [show] [env={','.join(ENVS)}] [recipe={','.join(ROWS)}]\n"
     "  [seeds=10] [jobs=CPUS] [device=cpu] [sb3=PYTHON that has stable-baselines3]\n"
     "  [option=value …]  a trial: these go to every run, and the numbers not into scripts/classic.json"
 )
@@ -100,6 +101,23 @@ def fingerprint(recipe: str, overrides: list[str], env: str, steps: int) -> str:
     return results.digest(cfg)
 
 
+def overrides_of(env: str, recipe: str, steps: int) -> list[str]:
+    """A row's overrides; of ZOO what Stable-Baselines3 is given, in this program's words."""
+    if recipe != ZOO:
+        return [f"env={env}", *RECIPES.get(recipe, []), f"steps={steps}"]
+    of = sb3.ZOO[IDS[env]]
+    numbers = {
+        "lr": of["learning_rate"], "batch_size": of["batch_size"], "capacity": of["buffer_size"], "norm": "null",
+        "target_period": of["target_update_interval"], "epsilon_end": of["exploration_final_eps"],
+        "epsilon_steps": round(of["exploration_fraction"] * steps), "hidden": sb3.NETWORK,
+    }  # fmt: skip
+    return [
+        f"env={env}", "tuned=none", "experiment=none", "env.num_envs=1", "n_step=1", f"steps={steps}",
+        f"gamma={of['gamma']}", f"learning_starts={of['learning_starts']}", f"train_every={of['train_freq']}",
+        f"updates={of['gradient_steps']}", *(f"tuned.{name}={value}" for name, value in numbers.items()),
+    ]  # fmt: skip
+
+
 @functools.cache
 def has(python: str, module: str) -> bool:
     """Whether an interpreter can import a module."""
@@ -125,7 +143,7 @@ def prepare(env: str, recipe: str, steps: int, extra: list[str], python: str) ->
         need_sb3(python)
     if env == "lunarlander" and not has(python, "Box2D"):
         raise ValueError(f'{python} has no Box2D: {python} -m pip install "gymnasium[box2d]"')
-    overrides = [f"env={env}", *RECIPES.get(recipe, []), f"steps={steps}", *extra]
+    overrides = [*overrides_of(env, recipe, steps), *extra]
     try:
         return tuple(overrides), fingerprint(recipe, overrides, env, steps)
     except Exception as error:  # Hydra's: a recipe that is not there, an unknown option
@@ -146,7 +164,7 @@ def plan(options: dict[str, str], extra: list[str]) -> list[Run]:
     pairs, obstacles = [], defaultdict(list)
     given = next((a.partition("=")[2] for a in extra if a.startswith("steps=")), None)
     for env in chosen(options, "env", [*ENVS]):
-        for recipe in chosen(options, "recipe", [*RECIPES, SB3]):
+        for recipe in chosen(options, "recipe", ROWS):
             steps = int(given or ENVS[env])
             python = options["sb3"] if recipe == SB3 else sys.executable
             try:
@@ -174,12 +192,11 @@ def show() -> int:
     """README's table and the picture, from the file alone; names the rows whose settings are not those of conf/ now."""
     data = results.read(JSON)
     for env, steps in ENVS.items():
-        for recipe in [*RECIPES, SB3]:
+        for recipe in ROWS:
             kept = {v["settings"] for k, v in data["runs"].items() if k.startswith(f"{env}/{recipe}/")}
-            overrides = [f"env={env}", *RECIPES.get(recipe, []), f"steps={steps}"]
-            if kept and kept != {fingerprint(recipe, overrides, env, steps)}:
+            if kept and kept != {fingerprint(recipe, overrides_of(env, recipe, steps), env, steps)}:
                 print(f"{env}, {recipe}: conf/ has changed since these runs; the next `classic` makes them anew.")
-    table = results.table(data, IDS, [*RECIPES, SB3])
+    table = results.table(data, IDS, ROWS)
     print(table)
     if not data["runs"]:
         return 1
@@ -187,7 +204,7 @@ def show() -> int:
     if problem:
         print(problem, file=sys.stderr)
         return 1
-    print(f"Table in {README}, picture in {results.draw(data, IDS, [*RECIPES, SB3], JSON.with_suffix('.png'))}")
+    print(f"Table in {README}, picture in {results.draw(data, IDS, ROWS, JSON.with_suffix('.png'))}")
     return 0
 
 
@@ -215,7 +232,7 @@ def main(arguments: list[str]) -> int:
         int(options["jobs"]),
         len(runs) - len(todo),
     )
-    print(results.table(results.read(path), IDS, [*RECIPES, SB3]))
+    print(results.table(results.read(path), IDS, ROWS))
     if failed:
         print(f"{failed} of {len(runs)} runs failed; the same command tries them again.", file=sys.stderr)
     return int(failed > 0)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import reproduce
 
-LABELS = {"sb3": "Stable-Baselines3 DQN, zoo settings"}
+LABELS = {"dqn-zoo": "`dqn`, the zoo's settings", "sb3": "Stable-Baselines3 DQN, the zoo's settings"}
 PUBLISHED = {  # rl-baselines3-zoo, benchmark.md (LunarLander-v2); CleanRL, docs of dqn.py; SLM-Lab, benchmark
     "published: zoo DQN, one run": {"cartpole": 500, "acrobot": -76.6, "mountaincar": -100.8, "lunarlander": 154.4},
     "published: zoo QR-DQN, one run": {"acrobot": -69.1, "mountaincar": -106.0, "lunarlander": 70.2},

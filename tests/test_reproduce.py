@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import configure
 from scipy import stats
 
 ROOT = Path(__file__).parent.parent
@@ -43,7 +44,7 @@ def bench(tmp_path, monkeypatch):
 
         def __call__(self, *arguments):
             self.made = []
-            return classic.main(["recipe=dqn,iqn", "env=cartpole,acrobot", "jobs=1", *arguments])
+            return classic.main(["recipe=dqn,qr_dqn", "env=cartpole,acrobot", "jobs=1", *arguments])
 
         def runs(self):
             return json.loads(self.file.read_text())["runs"]
@@ -66,16 +67,16 @@ def bench(tmp_path, monkeypatch):
 
 def test_seeds_stay_balanced_and_every_run_lands(bench):
     assert bench("seeds=2") == 0
-    pairs = ["cartpole/dqn", "cartpole/iqn", "acrobot/dqn", "acrobot/iqn"]
+    pairs = ["cartpole/dqn", "cartpole/qr_dqn", "acrobot/dqn", "acrobot/qr_dqn"]
     assert bench.made == [f"{pair}/{seed}" for seed in (0, 1) for pair in pairs]
     assert set(bench.runs()) == set(bench.made)
-    assert bench.runs()["acrobot/iqn/1"]["return"] == 101.0
+    assert bench.runs()["acrobot/qr_dqn/1"]["return"] == 101.0
 
 
 def test_what_lies_in_the_file_is_not_run_again_even_without_its_directory(bench):
     bench("seeds=2")
     bench("seeds=3")
-    assert bench.made == ["cartpole/dqn/2", "cartpole/iqn/2", "acrobot/dqn/2", "acrobot/iqn/2"]
+    assert bench.made == ["cartpole/dqn/2", "cartpole/qr_dqn/2", "acrobot/dqn/2", "acrobot/qr_dqn/2"]
     assert len(bench.runs()) == 12
 
 
@@ -94,7 +95,7 @@ def test_a_failed_run_costs_only_itself_and_is_tried_again(bench, capsys):
     bench.fails = {"acrobot/dqn/0"}
     assert bench("seeds=1") == 1
     assert "acrobot dqn seed 0 failed" in capsys.readouterr().out
-    assert set(bench.runs()) == {"cartpole/dqn/0", "cartpole/iqn/0", "acrobot/iqn/0"}
+    assert set(bench.runs()) == {"cartpole/dqn/0", "cartpole/qr_dqn/0", "acrobot/qr_dqn/0"}
     bench.fails = set()
     assert bench("seeds=1") == 0
     assert bench.made == ["acrobot/dqn/0"]
@@ -170,11 +171,11 @@ def test_table_shows_iqm_interval_and_missing_seeds(tmp_path):
     land(file, "cartpole/dqn", 500, 500, 500, 500)
     land(file, "acrobot/dqn", -90.5, -80, seconds=31.2)
     land(file, "cartpole/sb3", 200, 100, 150, 250)
-    rows = results.table(results.read(file), classic.IDS, [*classic.RECIPES, "sb3"]).splitlines()
+    rows = results.table(results.read(file), classic.IDS, classic.ROWS).splitlines()
     assert rows[0] == "| | CartPole-v1, 50k steps | Acrobot-v1, 50k steps | MountainCar-v0 | LunarLander-v3 |"
     assert rows[2].startswith("| `dqn` | 500 [500, 500] | −85.2 [−90.5, −80], 2 seeds | – | – |")
-    assert rows[3].startswith("| Stable-Baselines3 DQN, zoo settings | 175 [")
-    assert "iqn" not in "".join(rows)
+    assert rows[3].startswith("| Stable-Baselines3 DQN, the zoo's settings | 175 [")
+    assert "qr_dqn" not in "".join(rows)
     assert "−100.8" in "".join(rows) and "4 seeds" in rows[-1] and "torch 9.9" in rows[-1]
     assert len({row.count("|") for row in rows if row.startswith("|")}) == 1
 
@@ -186,7 +187,7 @@ def test_show_writes_readme_and_picture_and_makes_no_run(bench, capsys):
     assert classic.main(["show"]) == 0
     text = bench.readme.read_text()
     assert re.fullmatch(r"above\n<!-- classic -->\n\| .*\n<!-- /classic -->\nbelow\n", text, re.DOTALL)
-    assert "old" not in text and "`iqn` | 100.5 [100, 101]" in text
+    assert "old" not in text and "`qr_dqn` | 100.5 [100, 101]" in text
     assert bench.file.with_suffix(".png").stat().st_size > 1000
     assert bench.made == []
     bench.settings = "two"
@@ -272,3 +273,23 @@ def test_a_signal_ends_the_runs_under_way_once():
         reproduce.CHILDREN.discard(child)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("env", classic.ENVS)
+def test_both_programs_get_the_zoos_settings(env):
+    of, steps = sb3.ZOO[classic.IDS[env]], classic.ENVS[env]
+    cfg = configure(*classic.overrides_of(env, classic.ZOO, steps))
+    ours = {
+        "learning_rate": cfg.optimizer.lr, "batch_size": cfg.replay.batch_size, "buffer_size": cfg.replay.capacity,
+        "learning_starts": cfg.learning_starts, "gamma": cfg.gamma, "target_update_interval": cfg.target.period,
+        "train_freq": cfg.train_every, "gradient_steps": cfg.updates,
+        "exploration_fraction": cfg.exploration.epsilon.steps / steps,
+        "exploration_final_eps": cfg.exploration.epsilon.end,
+    }  # fmt: skip
+    assert ours == of
+    assert (cfg.env.id, cfg.env.num_envs, cfg.n_step, cfg.steps) == (classic.IDS[env], 1, 1, steps)
+    assert (cfg.torso.hidden, cfg.torso.norm, cfg.replay.sampler._target_.rpartition(".")[2]) == (
+        sb3.NETWORK, None, "Uniform",
+    )  # fmt: skip
+    # what Stable-Baselines3 has by itself
+    assert (cfg.head.loss, cfg.max_grad_norm, cfg.lr_schedule.end, cfg.exploration.epsilon.start) == ("huber", 10, 1, 1)
