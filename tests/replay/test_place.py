@@ -50,10 +50,8 @@ def test_what_is_captured_then_is_the_learning_alone(small, apart, recorded_only
 @pytest.mark.gpu
 @pytest.mark.parametrize("place", ["cpu", "memmap"])
 @pytest.mark.parametrize("execution", ["eager", "cudagraph"])
-@pytest.mark.parametrize("recipe", ["dqn", "rainbow", "r2d2", "pqn"])
+@pytest.mark.parametrize("recipe", ["dqn", "rainbow", "r2d2"])
 def test_a_memory_in_the_computer_feeds_a_gpu(small, recipe, execution, place):
-    if recipe == "pqn" and place == "memmap":
-        return  # a rollout is no memory to keep
     run = small(recipe, "device=cuda", f"replay.device={place}", f"execution={execution}")
     run.trainer.run()
     assert run.trainer.memory.ring.device.type == "cpu"
