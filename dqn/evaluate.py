@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from dqn import parts
 from dqn.cli import front_door, nearest, run_directory
 from dqn.execution.device import choose_device
+from dqn.options import check
 from dqn.tracking.checkpoint import Checkpoints, part, write_text
 from dqn.types import UsageError
 
@@ -40,6 +41,7 @@ def evaluate() -> None:
         raise UsageError(f"epsilon must be between 0 and 1, got {options.epsilon!r}.")
     directory = run_directory("run", str(options.run))
     cfg = cast(DictConfig, OmegaConf.load(directory / "config.yaml"))
+    check(cfg)
     torch.set_num_threads(cfg.execution.threads)
     device, _ = choose_device(options.device)
     snapshot = Checkpoints(directory / "checkpoints").load(weights_only=True)

@@ -47,10 +47,16 @@ PLAIN = {  # sections that are read here, option by option; every other option i
 }  # fmt: skip
 
 
+ALWAYS = ("", "passes", "target", "execution", "tracking")  # sections of which every option is there
+
+
 def check(cfg: DictConfig) -> None:
     """Refuse what cannot be meant, each in one sentence. Errors: UsageError."""
     for section, known in PLAIN.items():
         node = OmegaConf.select(cfg, section) if section else cfg
+        for name in sorted(known - {*node}) if section in ALWAYS else ():
+            full = f"{section}.{name}".lstrip(".")
+            raise UsageError(f"{full} is missing, as in a run of an earlier version: add it to the run's config.yaml.")
         for name in node:
             if name not in known:
                 full = f"{section}.{name}" if section else str(name)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from conftest import configure, world
+from omegaconf import OmegaConf, open_dict
 
-from dqn import build, train
+from dqn import build, evaluate, train
 from dqn.cli import CONF
 from dqn.tracking.logger import start_text_log
 from dqn.types import UsageError
@@ -151,6 +152,21 @@ def test_check_accepts_the_default():
     build.check(configure())
     with pytest.raises(UsageError):
         build.check(configure("seed=-1"))
+
+
+def test_a_run_of_an_earlier_version_that_lacks_an_option_says_so(tmp_path, capsys, monkeypatch):
+    for lacking in ("execution.channels_last", "seed", "tracking.log_every"):
+        cfg = configure()
+        section, _, name = lacking.rpartition(".")
+        with open_dict(cfg):
+            del (cfg[section] if section else cfg)[name]
+        with pytest.raises(UsageError, match=f"^{lacking} is missing, as in a run of an earlier version: add it"):
+            build.check(cfg)
+    OmegaConf.save(cfg, tmp_path / "config.yaml")
+    monkeypatch.setattr(sys, "argv", ["evaluate", f"run={tmp_path}"])
+    with pytest.raises(SystemExit):
+        evaluate.main()
+    assert "error: tracking.log_every is missing" in capsys.readouterr().err
 
 
 def test_help_shows_examples_and_options():
