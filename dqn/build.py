@@ -17,7 +17,7 @@ from dqn.acting.actor import Actor
 from dqn.card import card, plan
 from dqn.collector import Collector
 from dqn.envs.tensor.envs import TensorEnvs
-from dqn.execution.device import choose_device, choose_place
+from dqn.execution.device import choose_device, choose_place, flushed
 from dqn.learning.learner import Learner
 from dqn.offline import Offline
 from dqn.options import check, fit
@@ -60,7 +60,6 @@ def run(cfg: DictConfig, directory: Path, purge_step: int | None = None) -> Run:
 
 def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
     torch.set_num_threads(cfg.execution.threads)
-    torch.set_flush_denormal(True)  # Adam's averages of what gets no gradient become such, slow to compute with
     device, why = choose_device(cfg.device)
     envs = parts.environments(cfg, device)
     spec, seed = envs.spec, cfg.seed
@@ -79,7 +78,7 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
     collector = _collector(cfg, envs, actor, memory, engine)
     trainer = Trainer(
         collector=collector, actor=actor, memory=memory, learner=learner,
-        update=_update(memory, learner, engine, device),
+        update=flushed(_update(memory, learner, engine, device)),
         evaluate=parts.Evaluator(cfg, online, device, envs),
         times=times, seed=seed, gamma=cfg.gamma, directory=directory, logger=Logger(directory, purge_step),
     )  # fmt: skip

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 from dqn.types import UsageError
@@ -36,6 +39,20 @@ def choose_place(name: str, device: torch.device) -> torch.device:
             f"replay.device must be auto, cpu, memmap, or cuda with device=cuda; got {name} with device={device}."
         )
     return torch.device("cpu") if name in ("cpu", "memmap") else device
+
+
+def flushed(step: Callable) -> Callable:
+    """The step with numbers too small to be normal taken as zero on a CPU, and only there: it is a state of the
+    processor. Adam's averages of a weight without gradient become such, and are slow to compute with."""
+
+    def call(*args: Any) -> Any:
+        torch.set_flush_denormal(True)
+        try:
+            return step(*args)
+        finally:
+            torch.set_flush_denormal(False)
+
+    return call
 
 
 def set_precision(name: str) -> torch.dtype | None:

@@ -86,11 +86,23 @@ def test_what_is_no_precision_is_refused_in_a_sentence(override, says, tmp_path)
         build.run(configure("env=chain", override), tmp_path)
 
 
-def test_numbers_too_small_to_be_normal_are_zero(wired):
+def test_numbers_too_small_to_be_normal_are_zero_within_an_update_and_nowhere_else(wired, monkeypatch):
     if not torch.set_flush_denormal(True):
         pytest.skip("this processor cannot")
     torch.set_flush_denormal(False)
-    tiny = torch.tensor([1e-38])
+    tiny, seen = torch.tensor([1e-38]), []
+    trainer = wired("env=chain", "steps=200", "learning_starts=50").trainer
+    sample = trainer.memory.sample
+
+    def noting():
+        seen.append((tiny / 100).item())
+        return sample()
+
+    monkeypatch.setattr(trainer.memory, "sample", noting)
+    trainer.run()
+    assert len(seen) == trainer.updates > 0 and set(seen) == {0.0}
     assert (tiny / 100 > 0).all()
-    wired("env=chain", "steps=10")
-    assert (tiny / 100 == 0).all()
+    monkeypatch.setattr(trainer.memory, "sample", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        trainer.update()
+    assert (tiny / 100 > 0).all()
