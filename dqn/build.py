@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,6 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
     actor = Actor(
         online, instantiate(cfg.exploration), device, generator(seed, "exploration", device), envs.num_envs
     )  # fmt: skip
-
     collector = _collector(cfg, envs, actor, memory, engine)
     trainer = Trainer(
         collector=collector, actor=actor, memory=memory, learner=learner,
@@ -87,30 +87,32 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
 
 def _update(memory: Memory, learner: Learner, engine: Any, device: torch.device) -> Callable:
     """Sampling, learning and reporting, captured as one; where the memory lies elsewhere, the learning alone."""
-    names: list[str] = []
 
-    def update() -> tuple[Tensor, dict[str, Tensor]]:
-        batch = memory.sample()
-        stats, td_error = learn(batch)
-        memory.report(batch, td_error)
-        return stats, batch.tensors()
+    def capture(step: Callable) -> Callable:
+        return engine.capture(step, learner.optimizer) if learner.passes is None else step
 
-    def on_device(*tensors: Tensor) -> tuple[Tensor, Tensor | None]:
+    if learner.passes is not None:  # one gradient step is the program: all of them in one would be a very long one
+        learner.descend_rows = engine.capture(learner.descend_rows, learner.optimizer)
+    if memory.ring.device.type == device.type:
+        return capture(partial(_once, memory, learner.update))
+    names: list[str] = []  # of a batch's tensors, in the order in which a captured step is given them
+
+    @capture
+    def learn(*tensors: Tensor) -> tuple[Tensor, Tensor | None]:
         return learner.update(Batch(**dict(zip(names, tensors, strict=True)), burn_in=memory.burn_in))
 
     def travel(batch: Batch) -> tuple[Tensor, Tensor | None]:
         names[:] = batch.tensors()
-        return captured(*(x.to(device) for x in batch.tensors().values()))
+        return learn(*(x.to(device) for x in batch.tensors().values()))
 
-    captured, here = on_device, memory.ring.device.type == device.type
-    learn = learner.update if here else travel
-    if learner.passes is not None:  # one gradient step is the program: all of them in one would be a very long one
-        learner.descend_rows = engine.capture(learner.descend_rows, learner.optimizer)
-    elif here:
-        return engine.capture(update, learner.optimizer)
-    else:
-        captured = engine.capture(on_device, learner.optimizer)
-    return update
+    return partial(_once, memory, travel)
+
+
+def _once(memory: Memory, learn: Callable) -> tuple[Tensor, dict[str, Tensor]]:
+    batch = memory.sample()
+    stats, td_error = learn(batch)
+    memory.report(batch, td_error)
+    return stats, batch.tensors()
 
 
 def _collector(cfg: DictConfig, envs: Any, actor: Actor, memory: Memory, engine: Any) -> Any:

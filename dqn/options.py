@@ -54,12 +54,14 @@ def check(cfg: DictConfig) -> None:
     """Refuse what cannot be meant, each in one sentence. Errors: UsageError."""
     for section, known in PLAIN.items():
         node = OmegaConf.select(cfg, section) if section else cfg
-        for name in sorted(known - {*node}) if section in ALWAYS else ():
-            full = f"{section}.{name}".lstrip(".")
-            raise UsageError(f"{full} is missing, as in a run of an earlier version: add it to the run's config.yaml.")
+        prefix, missing = f"{section}." if section else "", sorted(known - {*node})
+        if missing and section in ALWAYS:
+            raise UsageError(
+                f"{prefix}{missing[0]} is missing, as in a run of an earlier version: add it to the run's config.yaml."
+            )
         for name in node:
             if name not in known:
-                full = f"{section}.{name}" if section else str(name)
+                full = f"{prefix}{name}"
                 others = [other for other in option_names(cfg) if other != full]
                 raise UsageError(f"{full} is not an option{nearest(full, others)}: remove it.")
     for name, least in AT_LEAST.items():

@@ -105,17 +105,7 @@ def overrides_of(env: str, recipe: str, steps: int) -> list[str]:
     """A row's overrides; of ZOO what Stable-Baselines3 is given, in this program's words."""
     if recipe != ZOO:
         return [f"env={env}", *RECIPES.get(recipe, []), f"steps={steps}"]
-    of = sb3.ZOO[IDS[env]]
-    numbers = {
-        "lr": of["learning_rate"], "batch_size": of["batch_size"], "capacity": of["buffer_size"], "norm": "null",
-        "target_period": of["target_update_interval"], "epsilon_end": of["exploration_final_eps"],
-        "epsilon_steps": round(of["exploration_fraction"] * steps), "hidden": sb3.NETWORK,
-    }  # fmt: skip
-    return [
-        f"env={env}", "tuned=none", "experiment=none", "env.num_envs=1", "n_step=1", f"steps={steps}",
-        f"gamma={of['gamma']}", f"learning_starts={of['learning_starts']}", f"train_every={of['train_freq']}",
-        f"updates={of['gradient_steps']}", *(f"tuned.{name}={value}" for name, value in numbers.items()),
-    ]  # fmt: skip
+    return sb3.in_our_words(env, steps, sb3.ZOO[IDS[env]], sb3.NETWORK)
 
 
 @functools.cache

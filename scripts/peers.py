@@ -14,6 +14,8 @@ from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+import sb3
+
 if TYPE_CHECKING:
     from speeds import Report
 
@@ -31,16 +33,11 @@ SETTINGS: dict[str, Any] = {
 
 def overrides(start: int, total: int) -> list[str]:
     """SETTINGS as this program's overrides: the first update behind `start` env_steps, `total` of them in all."""
-    of, (first, last) = SETTINGS, SETTINGS["epsilon"]
+    of = SETTINGS
     return [
-        "env=cartpole", "tuned=none", "experiment=none", "env.num_envs=1", f"gamma={of['gamma']}", "n_step=1",
-        f"steps={total}", f"learning_starts={start}", f"train_every={of['train_every']}", "updates=1",
-        f"max_grad_norm={of['max_grad_norm']}", f"tuned.hidden={of['hidden']}", "tuned.norm=null",
-        f"tuned.loss={of['loss']}", f"tuned.lr={of['lr']}", f"tuned.capacity={of['buffer']}",
-        f"tuned.batch_size={of['batch_size']}", f"tuned.target_period={of['target_every']}",
-        f"exploration.epsilon.start={first}", f"tuned.epsilon_end={last}",
-        f"tuned.epsilon_steps={round(total * of['epsilon_fraction'])}", "tracking.evaluate_every=0",
-        "tracking.checkpoint_every=0",
+        *sb3.in_our_words("cartpole", total, arguments_of_sb3(start), of["hidden"]),
+        f"max_grad_norm={of['max_grad_norm']}", f"tuned.loss={of['loss']}",
+        f"exploration.epsilon.start={of['epsilon'][0]}", "tracking.evaluate_every=0", "tracking.checkpoint_every=0",
     ]  # fmt: skip
 
 

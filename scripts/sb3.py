@@ -36,6 +36,20 @@ NETWORK = [256, 256]
 EPISODES = 100  # as conf/tracking/default.yaml, final_episodes
 
 
+def in_our_words(env: str, steps: int, of: dict[str, Any], network: list[int]) -> list[str]:
+    """Arguments of its DQN, and the network, as overrides of this program's, and nothing tuned beside them."""
+    numbers = {
+        "hidden": network, "norm": "null", "lr": of["learning_rate"], "capacity": of["buffer_size"],
+        "batch_size": of["batch_size"], "target_period": of["target_update_interval"],
+        "epsilon_end": of["exploration_final_eps"], "epsilon_steps": round(steps * of["exploration_fraction"]),
+    }  # fmt: skip
+    return [
+        f"env={env}", "tuned=none", "experiment=none", "env.num_envs=1", f"gamma={of['gamma']}", "n_step=1",
+        f"steps={steps}", f"learning_starts={of['learning_starts']}", f"train_every={of['train_freq']}",
+        f"updates={of['gradient_steps']}", *(f"tuned.{name}={value}" for name, value in numbers.items()),
+    ]  # fmt: skip
+
+
 def evaluate(model: Any, env: Any, episodes: int, seed: int) -> dict[str, Any]:
     """Greedy play of whole episodes in an environment of its own, raw returns."""
     returns, lengths = [], []

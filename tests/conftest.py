@@ -18,6 +18,7 @@ import worlds  # noqa: F401  (registers the worlds)
 from dqn import build
 from dqn.cli import CONF
 from dqn.execution import compiled
+from dqn.networks.records import split
 from dqn.tracking.logger import start_text_log
 
 torch.set_num_threads(1)
@@ -50,6 +51,11 @@ def configure(*overrides: str):
 def world(name: str, *overrides: str) -> list[str]:
     """Overrides that choose a world registered in tests/worlds.py."""
     return ["env=gym", f"env.id={name}", "env.imports=[worlds]", *overrides]
+
+
+def seen(envs, record):
+    """The parts of what environments show, by name, as NumPy arrays."""
+    return {name: part.numpy() for name, part in split(envs.spec.parts, torch.from_numpy(record)).items()}
 
 
 @pytest.fixture

@@ -3,12 +3,11 @@
 import gymnasium
 import numpy as np
 import pytest
-import torch
+from conftest import seen as parts
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary
 from worlds import Counting, Masked
 
 from dqn.envs.gym import EnvironmentFailure, make
-from dqn.networks.records import split
 from dqn.types import UsageError
 
 MODES = ["next_step", "same_step", "disabled"]
@@ -35,11 +34,6 @@ class DictMask(gymnasium.ObservationWrapper):
 
 
 gymnasium.register("test/DictMask-v0", entry_point=DictMask)
-
-
-def parts(envs, record):
-    """[tag, episode, step] and mask of each environment, by name, as NumPy arrays."""
-    return {name: part.numpy() for name, part in split(envs.spec.parts, torch.from_numpy(record)).items()}
 
 
 def check(envs, record, rows, over):

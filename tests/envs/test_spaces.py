@@ -5,12 +5,11 @@ from itertools import product
 import gymnasium
 import numpy as np
 import pytest
-import torch
+from conftest import seen
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 from worlds import Counting, OneState
 
 from dqn.envs.gym import make
-from dqn.networks.records import split
 from dqn.types import UsageError
 
 
@@ -32,10 +31,6 @@ def world(observation=None, action=None, obs=None):
     name = f"test/World{len(gymnasium.registry)}-v0"
     gymnasium.register(name, entry_point=World)
     return name
-
-
-def seen(envs, record):
-    return {name: part.numpy() for name, part in split(envs.spec.parts, torch.from_numpy(record)).items()}
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,13 @@ from itertools import product
 import gymnasium
 import numpy as np
 import pytest
-import torch
-from conftest import configure, world
+from conftest import configure, seen, world
 from gymnasium.spaces import MultiDiscrete
 from worlds import Counting
 
 from dqn import parts
 from dqn.envs.gym import make
 from dqn.envs.single import LastStep
-from dqn.networks.records import split
 from dqn.types import UsageError
 
 MODES = ["next_step", "same_step", "disabled"]
@@ -31,10 +29,6 @@ class Two(Counting):
 
 
 gymnasium.register("test/Two-v0", entry_point=Two)
-
-
-def seen(envs, record):
-    return {name: part.numpy() for name, part in split(envs.spec.parts, torch.from_numpy(record)).items()}
 
 
 @pytest.mark.parametrize(
