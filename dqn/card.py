@@ -21,8 +21,12 @@ def plan(cfg: DictConfig, spec: Spec, parameters: int, state_size: int, place: t
     not."""
     if "path" in cfg.replay:
         return f"replay of {cfg.replay.path} on {place}, {parameters:,} parameters"
-    window = Memory.window_for(cfg.n_step, cfg.replay.length, cfg.replay.burn_in)
-    replay = Ring.bytes_for(spec, cfg.replay.capacity, cfg.env.num_envs, window, state_size)
+    stack, window = (
+        cfg.replay.get("frame_stack", 1),
+        Memory.window_for(cfg.n_step, cfg.replay.length, cfg.replay.burn_in),
+    )
+    kept = Memory.frame(spec, stack)
+    replay = Ring.bytes_for(kept, cfg.replay.capacity, cfg.env.num_envs, window + stack - 1, state_size)
     where = str(place)
     if cfg.replay.get("device") == "memmap":
         where, free = f"a file in {directory}", shutil.disk_usage(directory).free

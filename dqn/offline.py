@@ -13,18 +13,19 @@ from dqn.tracking.checkpoint import Checkpoints
 from dqn.types import Rows, Spec
 
 
-def recorded(path: str, spec: Spec) -> list[Rows]:
-    """The rows of a run's own replay memory, where `path` is its directory, else of a Minari dataset."""
+def recorded(path: str, spec: Spec, kept: Spec) -> list[Rows]:
+    """The rows of a run's own replay memory, where `path` is its directory, else of a Minari dataset. They may bring
+    what is seen, `spec`, or what is `kept` of it: single frames, from a memory that did the same."""
     directory = Path(path)
     if not directory.is_dir():
         return [*minari_rows(path, spec)]  # which asks the dataset itself whether it fits
     snapshot = Checkpoints(directory / "checkpoints").load()
     written, slots = (snapshot.tensors[f"memory/ring/{name}"] for name in ("written", "starts"))
-    blocks = [*run_rows(snapshot.chunks, written, slots.shape[0])]
-    shape, kind = blocks[0].obs.shape[2:], blocks[0].obs.dtype
-    if tuple(shape) != spec.obs_shape:
-        raise ValueError(f"replay.path={path} shows observations {tuple(shape)} {kind}, env has {spec.obs_shape}: "
-                         "choose the environment that it was recorded in")  # fmt: skip
+    blocks = [*run_rows(snapshot.chunks, written, slots.shape[0], whole=kept is not spec)]
+    shape, kind = tuple(blocks[0].obs.shape[2:]), blocks[0].obs.dtype
+    if shape not in (spec.obs_shape, kept.obs_shape):
+        raise ValueError(f"replay.path={path} shows observations {shape} {kind}, env has {spec.obs_shape}: "
+                         "choose the environment that it was recorded in, and its replay.frame_stack")  # fmt: skip
     return blocks
 
 

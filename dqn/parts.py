@@ -103,10 +103,13 @@ def memory(
     """The replay memory, filled where experience is given."""
     replay, sequence = cfg.replay, cfg.replay.length > 1 or state_size > 0
     window = Memory.window_for(cfg.n_step, replay.length, replay.burn_in)
-    blocks = [*recorded(replay.path, spec)] if "path" in replay else []
+    stack = replay.get("frame_stack", 1)
+    kept = Memory.frame(spec, stack)
+    blocks = [*recorded(replay.path, spec, kept)] if "path" in replay else []
     capacity, columns = (replay.capacity, num_envs) if not blocks else (replay.capacity or count(blocks), 1)
     file = directory / "replay.obs" if replay.get("device") == "memmap" else None
-    ring = Ring(spec, capacity, columns, window, device, replay.stride if sequence else None, state_size, file)
+    stride = replay.stride if sequence else None
+    ring = Ring(kept, capacity, columns, window, device, stride, state_size, file, stack)
     for block in blocks:
         ring.extend(block)
     return Memory(

@@ -63,6 +63,10 @@ def stop_at(trainer, env_steps):
 
 VARIANTS = {
     "dqn": ["steps=1500", "learning_starts=200"],
+    "frame_stack": [
+        "steps=1500", "learning_starts=200", "replay.capacity=400", "replay.frame_stack=4", "env.num_envs=2",
+        "+env.wrappers.stack={_target_: gymnasium.wrappers.FrameStackObservation, stack_size: 4}",
+    ],
     "n_step": ["steps=1500", "learning_starts=200", "n_step=3", "replay.capacity=400", "env.num_envs=3"],
     "next_step": [
         "steps=1500",

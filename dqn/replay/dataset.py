@@ -103,11 +103,12 @@ def _words(spec: Spec) -> str:
     return f"{seen}{packed} and {spec.num_actions} actions"
 
 
-def run_rows(chunks: list[dict[str, Tensor]], written: Tensor, rows: int) -> Iterator[Rows]:
+def run_rows(chunks: list[dict[str, Tensor]], written: Tensor, rows: int, whole: bool = False) -> Iterator[Rows]:
     """The memory of another run from the chunks of its checkpoint, one environment behind the other.
 
     `chunks` are what Ring.rows_since gave, oldest first; `written` [E] and `rows` are that ring's. A column that stops
-    within an episode ends with a truncation and a row for what was seen then.
+    within an episode ends with a truncation and a row for what was seen then. `whole`: what is left of an episode whose
+    start was overwritten is passed over, as frames before it would be missing.
 
     Errors: ValueError when the chunks hold no rows.
     """
@@ -124,6 +125,8 @@ def run_rows(chunks: list[dict[str, Tensor]], written: Tensor, rows: int) -> Ite
         row = torch.arange(max(0, end - rows + 1), end + 1)  # the last is what is seen now
         slot = (row % rows) * num_envs + env
         slot = slot[(~known[slot]).flip(0).cumsum(0).flip(0) == 0]  # from the first row behind the last gap
+        if whole and end >= len(slot):  # its first row is gone
+            slot = slot[fields["reset"][slot].cumsum(0) > 0][1:]
         if len(slot) > 1 and fields["reset"][slot[-2]]:  # what is seen now begins an episode without a decision yet
             slot = slot[:-1]
         if len(slot) < 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from dqn.ops.returns import n_step
 from dqn.replay.ring import Ring
-from dqn.types import Batch
+from dqn.types import Batch, Spec, UsageError
 
 
 class Memory:
@@ -40,6 +41,19 @@ class Memory:
         """Rows that must be written behind a start before it is legal."""
         return burn_in + length - 1 + steps
 
+    @staticmethod
+    def frame(spec: Spec, frame_stack: int) -> Spec:
+        """What the ring keeps of an observation. Errors: UsageError where it is no stack of so many frames."""
+        if frame_stack == 1:
+            return spec
+        if spec.parts or spec.obs_shape[:1] != (frame_stack,):
+            raise UsageError(
+                f"replay.frame_stack={frame_stack} needs observations whose first axis counts so many frames, these "
+                f"are {' + '.join(name for name, _ in spec.parts) or spec.obs_shape}: stack them with "
+                "gymnasium.wrappers.FrameStackObservation (env.wrappers), or set replay.frame_stack=1."
+            )
+        return replace(spec, obs_shape=spec.obs_shape[1:])
+
     def at(self, env_steps: int) -> None:
         """Set what varies with time."""
         self.sampler.at(env_steps)
@@ -59,9 +73,8 @@ class Memory:
         done = terminated | ring.truncated.take(flat)
         reward, discount, k = n_step(ring.reward.take(flat), terminated, done, self.gamma)
         bootstrap = ((slot + k) % ring.rows) * ring.num_envs + env
-        obs = ring.shown.flatten(0, 1).index_select(0, torch.cat([flat[0], bootstrap]))
         return Batch(
-            obs=obs.unflatten(0, (2, -1)),
+            obs=ring.look(torch.stack([flat[0], bootstrap])),
             action=ring.action.take(flat[:1]),
             reward=reward[None],
             discount=discount[None],
@@ -82,7 +95,7 @@ class Memory:
         reset = ring.reset.take(flat)  # [P+T+n, B]
         state = ring.core[slot, env]
         return Batch(
-            obs=ring.shown.flatten(0, 1)[flat],
+            obs=ring.look(flat),
             action=ring.action.take(inside),
             reward=reward,
             discount=discount,

@@ -7,7 +7,8 @@ holds its true next observation, in every autoreset mode, and a frame is stored 
 A start is legal when `window` further rows are written and it is a decision (for sequences: every `stride`-th row,
 whatever it is); the FIFO holds the legal starts of each environment, oldest first, so a uniform draw over the FIFO is
 exactly uniform over real transitions, with fixed shapes and no rejection. What a window finds behind an episode's end
-is masked by ops.returns.
+is masked by ops.returns. Of observations that are stacks of frames only the newest frame is kept; the rows before it,
+as far as they are of its episode, make the stack whole again.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dqn.types import Rows, Spec
+from dqn.types import Rows, Spec, UsageError
 
 FIELDS = ("obs", "action", "reward", "terminated", "truncated", "reset")
 
@@ -37,9 +38,10 @@ class Ring:
     Rows are numbered from 0 for ever; row w lies in slot w mod R. `state_size` > 0 also keeps what the network's core
     remembered before each row [R, E, S]. With `file` the observations lie there, on a CPU: a memory larger than the
     machine's, as fast as its page cache. It has no name once it is mapped, so nothing stays behind; what was not
-    written is 0.
+    written is 0. With `frame_stack` k > 1, `spec` is that of one frame and blocks bring stacks [K+1, E, k, ...]: the
+    last k frames of an episode, the newest last, its first one repeated where there are fewer.
 
-    Errors: ValueError when capacity, window or stride are not positive.
+    Errors: ValueError when capacity, window, stride or frame_stack are not positive.
     """
 
     def __init__(
@@ -52,13 +54,17 @@ class Ring:
         stride: int | None = None,
         state_size: int = 0,
         file: Path | None = None,
+        frame_stack: int = 1,
     ):
-        if capacity < 1 or window < 1 or (stride is not None and stride < 1):
+        if min(capacity, window, frame_stack, 1 if stride is None else stride) < 1:
             raise ValueError(
-                f"a ring needs capacity ≥ 1, window ≥ 1 and stride ≥ 1, got {capacity}, {window} and {stride}"
+                "a ring needs capacity, window, stride and frame_stack ≥ 1, got "
+                f"{capacity}, {window}, {stride} and {frame_stack}"
             )
         self.stride, self.kept = stride, ceil(capacity / num_envs / (stride or 1))
-        self.rows, self.num_envs, self.window = self.rows_for(capacity, num_envs, window), num_envs, window
+        self.before = frame_stack - 1  # rows before a start that its stack may need
+        self.num_envs, self.window = num_envs, window
+        self.rows = self.rows_for(capacity, num_envs, window + self.before)
         self.fields = (*FIELDS, "core") if state_size else FIELDS
         shape, dtype = (self.rows, num_envs), _tensor_dtype(spec.obs_dtype)
         blank = {"fill_value": float("nan") if dtype.is_floating_point else 0, "device": device}
@@ -73,13 +79,14 @@ class Ring:
         self.reward = torch.full(shape, float("nan"), device=device)
         self.terminated = torch.zeros(shape, dtype=torch.bool, device=device)
         self.truncated = torch.zeros(shape, dtype=torch.bool, device=device)
-        self.reset = torch.zeros(shape, dtype=torch.bool, device=device)
+        self.reset = torch.ones(shape, dtype=torch.bool, device=device)  # where nothing was written, none was decided
         self.core = torch.zeros(*shape, state_size, device=device)
         self.starts = torch.zeros(self.rows + 1, num_envs, dtype=torch.int64, device=device)  # FIFO of row numbers
         self.written = torch.zeros(num_envs, dtype=torch.int64, device=device)  # rows so far
         self.added = torch.zeros_like(self.written)  # starts that ever became legal
         self.evicted = torch.zeros_like(self.written)  # starts that were overwritten since
-        self.env = torch.arange(num_envs, device=device)
+        self.env, self.back = torch.arange(num_envs, device=device), torch.arange(frame_stack, device=device)
+        self.fresh = True  # nothing has come yet
         self.xp: Any = np if self.device.type == "cpu" else torch
         tensors = {name: x for name, x in vars(self).items() if isinstance(x, Tensor)}
         self.here = self.seen(tensors)
@@ -131,6 +138,7 @@ class Ring:
     def extend(self, rows: Rows) -> None:
         """Write a block of K ticks and what is seen now (`rows.obs[K]`); K may be at most half the ring."""
         block = {f: self._block(getattr(rows, f)) for f in self.fields}  # [K, E], obs [K+1, E, ...]
+        given, block["obs"] = block["obs"], self._newest(block["obs"])
         here, written, env = self.here, self.here["written"], self.here["env"]
         ticks = len(block["action"])
         most = ticks if rows.splits is None else 2 * ticks
@@ -147,7 +155,7 @@ class Ring:
             written += taken.sum(0)
             after = (slot + 1) % self.rows  # where nothing ended the next tick's row lies there, and is written below
             shape = (*splits.shape, *[1] * (block["obs"].ndim - 2))
-            final = self._block(rows.final_obs)
+            final = self._newest(self._block(rows.final_obs))
             here["obs"][after, env] = self.xp.where(splits.reshape(shape), final, block["obs"][1:])
             for field in self.fields[1:]:
                 here[field][after, env] = field == "reset"
@@ -155,7 +163,32 @@ class Ring:
         for field in self.fields[1:]:
             here[field][slot, env] = block[field]
         here["obs"][written % self.rows, env] = block["obs"][-1]
+        if self.before and self.fresh:
+            self._prove(slot * self.num_envs + env, given[:-1])
         self._register(before, arange)
+
+    def _newest(self, obs: Any) -> Any:
+        """The newest frame of each stack; recorded data may bring single frames."""
+        return obs[:, :, -1] if obs.ndim > self.obs.ndim else obs
+
+    def _prove(self, at: Any, given: Any) -> None:
+        """Whether the first block's stacks come back as they were given. Errors: UsageError where they do not."""
+        self.fresh = False
+        if given.ndim > self.obs.ndim and not torch.equal(self.look(torch.as_tensor(at)), torch.as_tensor(given)):
+            raise UsageError(
+                f"replay.frame_stack={self.before + 1} needs observations that are an episode's last {self.before + 1} "
+                "frames along their first axis, the newest last, its first repeated where there are fewer: set "
+                "replay.frame_stack=1, these are not."
+            )
+
+    def look(self, at: Tensor) -> Tensor:
+        """Observations of rows by their places [...] in [R · E], stacks made whole: [..., *obs_shape]."""
+        if self.before:
+            at, size = at.unsqueeze(-1), self.rows * self.num_envs
+            other = self.reset.take((at - self.back[1:] * self.num_envs) % size)  # a reset is of the episode before
+            own = (~other).cumprod(-1).sum(-1, keepdim=True)  # rows before this one that are of its episode
+            at = (at - torch.minimum(self.back.flip(0), own) * self.num_envs) % size
+        return self.shown.flatten(0, 1).index_select(0, at.flatten()).unflatten(0, at.shape)
 
     def _register(self, before: Any, arange: Any) -> None:
         """Append the starts whose window is now complete, drop those whose row is overwritten."""
@@ -164,7 +197,7 @@ class Ring:
         row = before - self.window + 1 + arange  # [M, E] candidates, as row numbers
         decided = ~self.here["reset"][row % self.rows, env]
         fit = decided if self.stride is None else row % self.stride == 0
-        overwritten = written - self.rows  # rows up to here are gone: first they go, then new ones come
+        overwritten = written - self.rows + self.before  # starts up to here are gone: first they go, then new ones come
         oldest = evicted + arange
         gone = (starts[oldest % self.rows, env] <= overwritten) & (oldest < added)
         evicted += gone.sum(0)
@@ -188,6 +221,7 @@ class Ring:
         return {name: getattr(self, name)[: self.rows] for name in self.NUMBERS}
 
     def load(self, state: dict[str, Tensor]) -> None:
+        self.fresh = False
         for name in self.NUMBERS:
             getattr(self, name)[: self.rows].copy_(state[name])
 
