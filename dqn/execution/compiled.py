@@ -23,6 +23,8 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
+from dqn.types import UsageError
+
 OPTIONS = {  # of torch._inductor; what is asserted here holds by construction, and a call is mostly such overhead
     "size_asserts": False, "nan_asserts": False, "alignment_asserts": False,
 }  # fmt: skip
@@ -43,7 +45,20 @@ def record(step: Callable, optimizer: torch.optim.Optimizer | None, *args: Tenso
 def trace(
     step: Callable, optimizer: torch.optim.Optimizer | None, *args: Tensor
 ) -> tuple[fx.GraphModule, list[partial], list[Tensor]]:
-    """The step as a graph of its inputs and then its arguments, the draws before each call, and the inputs."""
+    """The step as a graph of its inputs and then its arguments, the draws before each call, and the inputs.
+
+    Errors: ValueError where a part counts in Python: two recordings differ, and each call would repeat one of them.
+    """
+    first, (graph, real) = _recorded(step, optimizer, *args), _recorded(step, optimizer, *args)
+    if not _same(*first, graph, real):
+        raise ValueError("a part keeps what changes in Python: keep it in tensors, changed in place")
+    return graph, *_open(graph, real)
+
+
+def _recorded(
+    step: Callable, optimizer: torch.optim.Optimizer | None, *args: Tensor
+) -> tuple[fx.GraphModule, dict[int, Tensor]]:
+    """One recording, and whose its stand-ins are, by id."""
     fake = FakeTensorMode(allow_non_fake_inputs=True)
 
     def plain(*args: Tensor) -> Any:  # a bound method's self would be counted as an argument
@@ -51,8 +66,25 @@ def trace(
 
     with _recordable(optimizer), fake, StandIns(fake) as stand_ins:
         recording = make_fx(plain, decomposition_table=APART)
-        graph = recording(*map(fake.from_tensor, args))
-    return graph, *_open(graph, stand_ins.real)
+        return recording(*map(fake.from_tensor, args)), stand_ins.real
+
+
+def _same(graph: fx.GraphModule, real: dict[int, Tensor], other: fx.GraphModule, others: dict[int, Tensor]) -> bool:
+    """Whether two recordings do the same to the same tensors, with the same numbers of Python's own."""
+
+    def tensors(graph: fx.GraphModule, real: dict[int, Tensor]) -> list[Tensor]:
+        values = [getattr(graph, str(node.target)) for node in graph.graph.nodes if node.op == "get_attr"]
+        return [real.get(id(x), x) for x in values if isinstance(x, Tensor)]
+
+    def alike(x: Tensor, y: Tensor) -> bool:
+        if isinstance(y, FakeTensor):  # the first recording's: what was there before is lost
+            raise UsageError(
+                "A part replaces one of its tensors in a step that is recorded: change it in place, as with copy_, or "
+                "set execution=eager."
+            )
+        return x is y or torch.equal(x, y)
+
+    return graph.code == other.code and all(map(alike, tensors(graph, real), tensors(other, others)))
 
 
 class Program:

@@ -19,6 +19,7 @@ from torch import Tensor
 from dqn.execution.compiled import compiler_missing, record
 from dqn.execution.graphs import Graph, give_up
 from dqn.execution.small import record_small
+from dqn.types import UsageError
 
 _shape = attrgetter("shape")
 PAYS = 20_000  # updates after which compiling (5 to 30 s) has paid for itself on a CPU: it spares about 1 ms each
@@ -78,6 +79,8 @@ class Lazy:
             result = ready(*args)
             self.ready[shapes] = ready
             return result
+        except UsageError:
+            raise
         except Exception as error:  # whatever a compiler may raise: nothing has been changed yet
             if not self.quiet:
                 give_up(error)

@@ -16,7 +16,7 @@ from dqn.networks.qnetwork import QNetwork
 from dqn.networks.torsos import MLP
 from dqn.ops.backups import q_learning
 from dqn.ops.transforms import Identity
-from dqn.types import Spec
+from dqn.types import Spec, UsageError
 
 CPU = torch.device("cpu")
 
@@ -215,3 +215,54 @@ def test_auto_counts_the_gradient_steps_of_an_update(wired):
     rollouts = ["algorithm=pqn", "env=tensor_cartpole", "execution=auto", "torso.hidden=[8]"]
     assert wired(*rollouts, "steps=2000000").engine == "compile (auto: 31,232 updates)"
     assert wired(*rollouts, "steps=1000000").engine.startswith("eager (auto: 15,616 updates")
+
+
+class Keeps:
+    """Steps of a user's part that keep something between calls."""
+
+    def __init__(self):
+        self.calls, self.weight = 0, torch.ones(3)
+
+    def number(self, x):
+        self.calls += 1
+        return (x * self.calls**-0.5,)
+
+    def made_tensor(self, x):
+        self.calls += 1
+        return (x * torch.tensor(float(self.calls)),)
+
+    def other_tensor(self, x):
+        self.weight = self.weight * 2
+        return (x * self.weight,)
+
+    def constant(self, x):
+        self.calls += 1
+        return (x * torch.tensor([1.0, 2.0, 3.0]),)
+
+    def in_place(self, x):
+        self.weight.mul_(2)
+        return (x * self.weight,)
+
+
+@pytest.mark.parametrize("small_one", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "frozen"), [("number", True), ("made_tensor", True), ("constant", False), ("in_place", False)]
+)
+def test_what_a_part_keeps_in_python_is_never_frozen(kind, frozen, small_one, recorded_only, caplog):
+    """A recording would repeat the first call's number for ever; such a step runs as written, and the log says so."""
+    x, keeps = torch.ones(3), Keeps()
+    written = getattr(Keeps(), kind)
+    step = engines.Compiled(CPU, 0).capture(lambda x: getattr(keeps, kind)(torch.as_tensor(x)), small=small_one)
+    before = torch.as_tensor(step(x)[0]).clone()
+    keeps.calls = 1  # recordings count, too
+    for expected in [written(x)[0].clone(), *(written(x)[0].clone() for _ in range(3))][1:]:
+        assert torch.equal(torch.as_tensor(step(x)[0]), expected)
+    assert torch.equal(before, getattr(Keeps(), kind)(x)[0]) or frozen
+    assert any("in Python" in r.message for r in caplog.records) == (frozen and not small_one)
+
+
+@pytest.mark.parametrize("small_one", [False, True])
+def test_a_part_that_replaces_a_tensor_is_told_to_change_it_in_place(small_one, recorded_only):
+    step = engines.Compiled(CPU, 0).capture(Keeps().other_tensor, small=small_one)
+    with pytest.raises(UsageError, match="change it in place, as with copy_, or set execution=eager"):
+        step(torch.ones(3))
