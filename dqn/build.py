@@ -21,12 +21,12 @@ from dqn.envs.tensor.envs import TensorEnvs
 from dqn.execution.device import choose_device, choose_place, flushed
 from dqn.learning.learner import Learner
 from dqn.offline import Offline
-from dqn.options import check, fit
+from dqn.options import check, doubts, fit
 from dqn.replay.memory import Memory
 from dqn.replay.stage import Stage
 from dqn.tensor_collector import TensorCollector
 from dqn.tracking.logger import Logger
-from dqn.tracking.seeding import generator
+from dqn.tracking.seeding import generator, stream
 from dqn.trainer import Trainer
 from dqn.types import Batch, UsageError
 
@@ -41,6 +41,7 @@ class Run:
     device: torch.device
     engine: str
     card: str
+    doubts: list[str]
 
     def close(self) -> None:
         self.trainer.logger.close()
@@ -61,6 +62,7 @@ def run(cfg: DictConfig, directory: Path, purge_step: int | None = None) -> Run:
 
 def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
     torch.set_num_threads(cfg.execution.threads)
+    torch.manual_seed(stream(cfg.seed, "torch"))  # for parts that draw from torch's own stream, as Dropout does
     device, why = choose_device(cfg.device)
     envs = parts.environments(cfg, device)
     spec, seed = envs.spec, cfg.seed
@@ -82,7 +84,8 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
         evaluate=parts.Evaluator(cfg, online, device, envs),
         times=times, seed=seed, gamma=cfg.gamma, directory=directory, logger=Logger(directory, purge_step),
     )  # fmt: skip
-    return Run(trainer, device, engine.why, card(cfg, envs, memory_plan, why, engine.why, directory))
+    shown = card(cfg, envs, memory_plan, why, engine.why, directory)
+    return Run(trainer, device, engine.why, shown, doubts(cfg, learner.lr_schedule))
 
 
 def _update(memory: Memory, learner: Learner, engine: Any, device: torch.device) -> Callable:

@@ -104,5 +104,7 @@ def front_door(job: Callable[[], Any]) -> None:
         )
     except (NotADirectoryError, FileExistsError, FileNotFoundError) as error:
         fail(f"{error.filename} is no directory and cannot be made: choose another place with run.dir=PATH.", 2)
+    except BrokenPipeError:  # as of --help | head
+        os._exit(0)
     except OSError as error:
         fail(f"{error.filename or 'the system'}: {error.strerror or error}.", 1)

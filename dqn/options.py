@@ -7,9 +7,6 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from dqn.cli import nearest, option_names
-from dqn.networks.heads import Expected, HLGauss
-from dqn.replay.prioritized import Prioritized
-from dqn.replay.samplers import Newest
 from dqn.types import UsageError
 
 AT_LEAST = {  # whole numbers and their smallest value
@@ -18,6 +15,7 @@ AT_LEAST = {  # whole numbers and their smallest value
     "passes.epochs": 1, "passes.minibatches": 1, "target.period": 0, "execution.threads": 1, "tracking.log_every": 1,
     "tracking.checkpoint_every": 0, "tracking.evaluate_every": 0, "tracking.evaluate_episodes": 1,
     "tracking.final_episodes": 1, "tracking.evaluate_cap": 1,
+    "tracking.evaluate_envs": 1,
 }  # fmt: skip
 BETWEEN = {  # real numbers and their bounds
     "gamma": (0.0, 1.0), "lambda_": (0.0, 1.0), "optimizer.lr": (0.0, float("inf")), "target.polyak": (0.0, 1.0),
@@ -43,11 +41,15 @@ PLAIN = {  # sections that are read here, option by option; every other option i
     },
     "tracking": {
         "log_every", "checkpoint_every", "evaluate_every", "evaluate_episodes", "final_episodes",
-        "evaluate_epsilon", "evaluate_cap",
+        "evaluate_epsilon", "evaluate_cap", "evaluate_envs",
     },
 }  # fmt: skip
 
-
+KEPT = (  # what a checkpoint was made with
+    "seed", "n_step", "torso", "core", "layer", "output", "head", "transform", "passes", "env.id", "env.world",
+    "env.num_envs", "env.autoreset", "replay.capacity", "replay.length", "replay.burn_in", "replay.stride",
+    "replay.frame_stack", "replay.path",
+)  # fmt: skip
 ALWAYS = ("", "passes", "target", "execution", "tracking")  # sections of which every option is there
 
 
@@ -82,19 +84,45 @@ def check(cfg: DictConfig) -> None:
             raise UsageError(f"{name} must be a number {bounds}, got {value!r}.")
 
 
+def doubts(cfg: DictConfig, lr_schedule: Any) -> list[str]:
+    """What can be meant, and seldom is: each a sentence that says what to change."""
+    nearly = max(0, cfg.steps * 9 // 10)
+    doubtful = {
+        f"Nothing is learnt before learning_starts={cfg.learning_starts:,}: lower it, or raise steps={cfg.steps:,}.": (
+            cfg.learning_starts >= cfg.steps
+        ),
+        f"The lr is 0 for the last tenth of {cfg.steps:,} steps or more: raise lr_schedule.steps, or set "
+        "lr_schedule.end above 0.": cfg.steps > 10 and lr_schedule is not None and lr_schedule(nearly) == 0,
+        "A single environment stands on the first rung of exploration.ladder for ever: set env.num_envs above 1, or "
+        "choose exploration=epsilon_greedy.": cfg.exploration.get("ladder", 0) > 0 and cfg.env.num_envs == 1,
+    }
+    return [sentence for sentence, doubted in doubtful.items() if doubted]
+
+
+def keep(cfg: DictConfig, saved: DictConfig) -> None:
+    """Refuse what a resumed run cannot change: its checkpoint holds what was made with it. Errors: UsageError."""
+    for name in KEPT:
+        before, now = (
+            OmegaConf.to_container(x, resolve=True) if OmegaConf.is_config(x) else x
+            for x in (OmegaConf.select(saved, name), OmegaConf.select(cfg, name))
+        )
+        if before != now:
+            raise UsageError(f"{name} cannot change in a resumed run: leave it as it was, or begin a new run.")
+
+
 def fit(cfg: DictConfig, head: Any, sampler: Any, state_size: int) -> None:
     """Refuse parts that do not go together, each pair in one sentence that says what to change. Errors: UsageError."""
     replay, envs = cfg.replay, cfg.env.num_envs
     phase = envs * replay.length
-    newest, sequence = isinstance(sampler, Newest), replay.length > 1
-    passes, prioritized = cfg.passes.epochs * cfg.passes.minibatches, isinstance(sampler, Prioritized)
+    newest, sequence = sampler.newest, replay.length > 1
+    passes = cfg.passes.epochs * cfg.passes.minibatches
     refused = {
         "lambda_ mixes returns along a sequence: set replay.length above 1 (replay=rollout), or lambda_=null": (
             cfg.lambda_ is not None and not sequence
         ),
         "lambda_ mixes returns of every length by itself: set n_step=1": cfg.lambda_ is not None and cfg.n_step > 1,
         "lambda_ needs a head with a single number per target: choose head=expected or hl_gauss, or lambda_=null": (
-            cfg.lambda_ is not None and not isinstance(head, (Expected, HLGauss))
+            cfg.lambda_ is not None and not getattr(head, "scalar", False)
         ),
         f"replay=newest and rollout use every transition once: set train_every={phase} (env.num_envs × replay.length; "
         "fewer whole ticks leave room for the rows that ends take), updates=1 and n_step=1": (
@@ -121,7 +149,7 @@ def fit(cfg: DictConfig, head: Any, sampler: Any, state_size: int) -> None:
             passes > 1 and state_size > 0
         ),
         "passes take a batch apart, so no td_error is left for its priorities: choose replay=uniform or rollout": (
-            passes > 1 and prioritized
+            passes > 1 and sampler.reports
         ),
     }
     for sentence, wrong in refused.items():

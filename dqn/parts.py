@@ -58,7 +58,8 @@ def environments(cfg: DictConfig, device: torch.device | str = "cpu", **changes:
 def evaluation_environments(cfg: DictConfig, episodes: int) -> GymEnvs | TensorEnvs:
     """Environments of their own for an evaluation, in this process, each episode bounded by the cap."""
     way = "vector_entry_point" if cfg.env.get("vectorization") == "vector_entry_point" else "sync"
-    return environments(cfg, num_envs=min(episodes, 16), vectorization=way, step_cap=cfg.tracking.evaluate_cap)
+    count = min(episodes, cfg.tracking.evaluate_envs)
+    return environments(cfg, num_envs=count, vectorization=way, step_cap=cfg.tracking.evaluate_cap)
 
 
 def function(node: DictConfig) -> Any:

@@ -11,17 +11,19 @@ import sys
 from pathlib import Path
 from time import perf_counter
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import hydra
 import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dqn import __version__, build
 from dqn.cli import CONF, front_door, option_names, run_directory
+from dqn.options import keep
 from dqn.tracking.checkpoint import Checkpoints, write_text
 from dqn.tracking.logger import start_text_log
 from dqn.tracking.seeding import parameter_hash
@@ -39,6 +41,9 @@ def stop_on_signals(trainer: Trainer) -> list[int]:
         if caught:
             os._exit(128 + number)
         caught.append(number)
+        if trainer.complete:
+            log.info("All steps are done: python -m dqn.evaluate run=%s evaluates them.", trainer.directory)
+            sys.exit(128 + number)
         trainer.stop = True
         log.info("Stopping with a checkpoint; once more to stop at once.")
 
@@ -57,17 +62,27 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, Any]:
     start_text_log(directory / "train.log")
     snapshot = None
     if cfg.resume is not None:
+        keep(cfg, cast(DictConfig, OmegaConf.load(directory / "config.yaml")))
         snapshot = Checkpoints(directory / "checkpoints").load()
     run = build.run(cfg, directory, snapshot and snapshot.counters["env_steps"] + 1)
     trainer = run.trainer
     log.info("%s", run.card)
-    plain = OmegaConf.to_yaml(OmegaConf.merge(cfg, {"resume": None}))
-    write_text(directory / "config.yaml", plain)
-    trainer.logger.text("config", f"```yaml\n{plain}```")
+    for sentence in run.doubts:
+        log.warning("%s", sentence)
     if snapshot is not None:
         log.info("Resuming from %s", directory)
-        for line in trainer.restore(snapshot):
-            log.info("  restored %s", line)
+        try:
+            for line in trainer.restore(snapshot):
+                log.info("  restored %s", line)
+        except (KeyError, RuntimeError) as error:
+            log.debug("What did not fit", exc_info=True)
+            raise UsageError(
+                f"The checkpoint in {directory} does not fit this configuration: leave what makes the network and the "
+                "memory as it was, or begin a new run."
+            ) from error
+    plain = OmegaConf.to_yaml(OmegaConf.merge(cfg, {"resume": None}))
+    write_text(directory / "config.yaml", plain)  # once everything has proved to fit: a resume needs it as it was
+    trainer.logger.text("config", f"```yaml\n{plain}```")
     caught = stop_on_signals(trainer)
     try:
         trainer.run()
@@ -148,8 +163,38 @@ def resume_arguments(arguments: list[str]) -> list[str]:
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
-def _job(cfg: DictConfig) -> None:
-    train(cfg, Path(HydraConfig.get().runtime.output_dir))
+def _job(cfg: DictConfig) -> float:
+    """One run; what a sweeper that searches is told is the closing evaluation's mean return."""
+    hydra_cfg = HydraConfig.get()
+    directory = Path(hydra_cfg.runtime.output_dir)
+    if hydra_cfg.mode is RunMode.MULTIRUN and (done := again(cfg, directory)) is not None:
+        return done["evaluation"]["mean"]
+    return train(cfg, directory)["evaluation"]["mean"]
+
+
+def again(cfg: DictConfig, directory: Path) -> dict[str, Any] | None:
+    """A sweep that is run again in its directory: the result of a finished job, else the job goes on where it stood.
+
+    Errors: UsageError where the directory holds another job.
+    """
+    saved = directory / "config.yaml"
+    if not saved.is_file():
+        return None
+
+    def plain(cfg: Any) -> Any:  # without what names the time of day
+        return OmegaConf.to_container(OmegaConf.merge(cfg, {"run": None, "resume": None}), resolve=True)
+
+    if plain(cfg) != plain(OmegaConf.load(saved)):
+        raise UsageError(f"{directory} holds a job with other settings: choose another hydra.sweep.dir.")
+    if (directory / "result.json").is_file():
+        start_text_log(None)
+        log.info("%s is finished.", directory)
+        return json.loads((directory / "result.json").read_text())
+    if [*directory.glob("checkpoints/*.json")]:
+        cfg.resume = str(directory)
+    else:
+        saved.unlink()
+    return None
 
 
 def main() -> None:

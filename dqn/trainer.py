@@ -51,7 +51,9 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.env_steps = self.updates = self.points = 0
-        self.largest_reward, self.warned, self.ready, self.stop = 0.0, False, False, False
+        self.largest_reward = float(self.memory.ring.reward.nan_to_num().abs().max())  # of what was recorded
+        self.ready = self.stop = False
+        self.warned: set[str] = set()
         self.saved_at, self.batch = -1, {}
         self.episodes = Episodes(self.collector.num_envs)
         self.meter = Meter(STATS, self.learner.parameters[0].device)
@@ -90,6 +92,11 @@ class Trainer:
         finally:
             progress.close()
         self.checkpoint()
+
+    @property
+    def complete(self) -> bool:
+        """All steps are done and saved."""
+        return self.saved_at == self.env_steps >= self.times.steps
 
     def store(self, rows: Rows) -> None:
         with self.meter.timed("store"):
@@ -142,15 +149,25 @@ class Trainer:
             self.logger.scalars(numbers, self.env_steps)
             if not np.isfinite(numbers.get("learner/loss", 0.0)):
                 self.diverged()
-            self.warn_large_q(numbers.get("learner/q_max", 0.0))
+            if "learner/q_max" in numbers:
+                self.warn_of(numbers["learner/q_max"])
 
-    def warn_large_q(self, q_max: float) -> None:
+    def warn_of(self, q_max: float) -> None:
+        """Once each, what a largest Q of a batch tells: it cannot be true, or the head cannot say more."""
         bound = self.largest_reward / (1 - self.gamma) if self.gamma < 1 else float("inf")
-        if q_max > bound * 1.01 + 1e-6 and not self.warned:
-            self.warned = True
+        bound = float(self.learner.objective.transform(torch.tensor(bound)))  # of what the network says
+        if q_max > bound * 1.01 + 1e-6 and "large" not in self.warned:
+            self.warned.add("large")
             log.warning(
                 "Q has grown to %.4g, above the largest possible return %.4g = max|r|/(1−γ): it is overestimating; "
                 "try backup=double_q, a lower optimizer.lr or a longer target.period.", q_max, bound,
+            )  # fmt: skip
+        low, high = getattr(self.learner.online.head, "bounds", (q_max - 1, q_max + 1))
+        if not low + 0.02 * (high - low) < q_max < high - 0.02 * (high - low) and "bounds" not in self.warned:
+            self.warned.add("bounds")
+            log.warning(
+                "Q is %.4g, at the end of what the head says: let tuned.v_min=%g and tuned.v_max=%g hold all returns.",
+                q_max, low, high,
             )  # fmt: skip
 
     # Resume: the state of time itself, and the two ways into it.
@@ -191,11 +208,14 @@ class Trainer:
         yield f"counters: {self.env_steps:,} env_steps, {self.updates:,} updates"
 
     def state(self) -> dict[str, Tensor]:
-        return {k: torch.from_numpy(getattr(self.episodes, k)) for k in ("returns", "lengths")}
+        episodes = {k: torch.from_numpy(getattr(self.episodes, k)) for k in ("returns", "lengths")}
+        return {**episodes, "torch": torch.get_rng_state()}  # for parts that draw from torch's own stream
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Bring the environments back: begin the last point again and replay the actions since."""
         self.episodes.returns, self.episodes.lengths = state["returns"].numpy(), state["lengths"].numpy()
+        if "torch" in state:
+            torch.set_rng_state(state["torch"])
         if not self.collector.replay(stream(self.seed, "env", self.points - 1)):
             log.warning("The environment is not deterministic given a seed: this resume begins new episodes.")
             self.synchronise()

@@ -36,6 +36,11 @@ def test_the_dataset_is_what_the_run_kept(wired, played):
     assert rows(run.trainer.memory.ring) == rows(played.memory.ring)
 
 
+def test_the_largest_reward_is_that_of_the_data(wired, played):
+    """Or every run would be said to overestimate."""
+    assert wired(*OFFLINE, f"replay.path={played.directory}").trainer.largest_reward == 1.0
+
+
 def test_offline_training_plays_nothing_and_evaluates(wired, played):
     run = wired(*OFFLINE, f"replay.path={played.directory}", "steps=150", "tracking.evaluate_every=50")
     trainer, before = run.trainer, run.trainer.memory.ring.written.clone()

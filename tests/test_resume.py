@@ -16,9 +16,11 @@ from conftest import configure, world
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dqn import build
+from dqn.options import keep
 from dqn.tracking.checkpoint import Checkpoints
 from dqn.tracking.logger import STAGES, TAGS, start_text_log
 from dqn.tracking.seeding import parameter_hash
+from dqn.types import UsageError
 
 HERE = Path(__file__).parent
 
@@ -337,6 +339,31 @@ def test_numbers_given_beside_resume_become_the_runs_own(tmp_path):
     assert json.loads((directory / "result.json").read_text())["env_steps"] == 60  # a multiple of the environments
 
 
+@pytest.mark.parametrize(
+    "change",
+    ["seed=3", "n_step=2", "replay.capacity=77", "env.num_envs=2", "torso.hidden=[32]", "env.id=Acrobot-v1",
+     "passes.epochs=2", "tuned.hidden=[7]"],
+)  # fmt: skip
+def test_what_a_run_was_made_with_cannot_change(change):
+    name = change.partition("=")[0]
+    name = {"tuned.hidden": "torso", "torso.hidden": "torso", "passes.epochs": "passes"}.get(name, name)
+    with pytest.raises(UsageError, match=f"^{name}.* cannot change in a resumed run"):
+        keep(configure(change), configure())
+    keep(configure("optimizer.lr=1", "steps=5", "gamma=0.5", "env.max_episode_steps=9"), configure())
+
+
+def test_a_resume_that_is_refused_leaves_the_run_as_it_was(tmp_path):
+    directory = tmp_path / "run"
+    run_to_end(directory, "steps=30", f"run.dir={directory}", "tracking.final_episodes=1")
+    before = (directory / "config.yaml").read_text()
+    args, kwargs = command(None, f"resume={directory}", "n_step=10", "steps=60")
+    done = subprocess.run(args, check=False, timeout=100, **kwargs)
+    assert done.returncode == 2
+    assert "n_step cannot change" in done.stdout
+    assert (directory / "config.yaml").read_text() == before
+    run_to_end(directory, f"resume={directory}", "steps=60")
+
+
 def test_groups_cannot_be_chosen_anew_beside_resume(never_killed):
     args, kwargs = command(None, f"resume={never_killed[0]}", "backup=double_q")
     done = subprocess.run(args, check=False, timeout=100, **kwargs)
@@ -354,3 +381,24 @@ def test_a_sweep_ends_with_a_sorted_table(tmp_path):
     rows = [line.split() for line in lines[first : first + 2]]
     assert [row[0] for row in rows] == ["0.5", "0.01"]  # the best first
     assert float(rows[0][1]) < float(rows[1][1])
+
+
+def test_b12_a_sweep_goes_on_after_a_failure_names_it_and_repeats_nothing(tmp_path):
+    sweep = ["-m", "algorithm=tabular", "env=chain", "backup=q_learning,double_q", "n_step=0,1", "steps=200",
+             f"hydra.sweep.dir={tmp_path}/sweep", "tracking.final_episodes=1"]  # fmt: skip
+    args, kwargs = command(None, *sweep)
+    first = subprocess.run(args, check=False, timeout=200, **kwargs)
+    assert first.returncode == 1
+    assert first.stdout.count("error: job ") == 2
+    assert "error: job 0: n_step must be a whole number ≥ 1, got 0." in first.stdout
+    assert {"q_learning", "double_q"} <= {line.split(" ")[-1] for line in first.stdout.replace("  ", "\n").splitlines()}
+    written = {path: path.read_text() for path in (tmp_path / "sweep").glob("*/result.json")}
+    assert sorted(path.parent.name for path in written) == ["1", "3"]
+    for path in (tmp_path / "sweep/3").glob("result.json"):
+        path.unlink()  # as if it had been killed before its closing evaluation
+    again = subprocess.run(args, check=False, timeout=200, **kwargs)
+    assert again.returncode == 1
+    assert "1 is finished." in again.stdout
+    assert "Resuming from" in again.stdout
+    assert json.loads((tmp_path / "sweep/3/result.json").read_text())["env_steps"] == 200
+    assert (tmp_path / "sweep/1/result.json").read_text() == written[tmp_path / "sweep/1/result.json"]

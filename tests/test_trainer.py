@@ -159,8 +159,47 @@ def test_b9_q_above_the_largest_possible_return_warns_once(wired, capsys):
     start_text_log(None)  # to the stdout that is captured now
     run.trainer.largest_reward = 1.0
     for q in (1.9, 2.5, 3.0):
-        run.trainer.warn_large_q(q)
+        run.trainer.warn_of(q)
     assert capsys.readouterr().out.count("largest possible return 2 ") == 1
+
+
+def test_a_histogram_that_cannot_say_what_returns_are_warns_once(wired, capsys):
+    run = wired("head=hl_gauss", "tuned.v_min=-100", "tuned.v_max=0")
+    start_text_log(None)
+    run.trainer.largest_reward = 1000.0
+    for q in (-50.0, -97.0, -99.0, -1.0):
+        run.trainer.warn_of(q)
+    assert capsys.readouterr().out.count("Q is -99, at the end of what the head says") == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["steps=100", "learning_starts=100"], "Nothing is learnt before learning_starts=100"),
+        (["steps=50000", "lr_schedule.steps=40000"], "The lr is 0 for the last tenth of 50,000 steps"),
+        (["exploration=epsilon_ladder"], "A single environment stands on the first rung"),
+    ],
+)
+def test_what_is_seldom_meant_is_said(wired, overrides, says):
+    assert [says in sentence for sentence in wired("env=cartpole", "env.num_envs=1", *overrides).doubts] == [True]
+    assert wired("env=cartpole").doubts == []
+
+
+def test_a_part_that_draws_from_torchs_own_stream_is_seeded(wired):
+    def learned(seed):
+        torch.manual_seed(123 + seed)  # whatever was drawn before
+        run = wired("torso._target_=worlds.Dropped", "steps=400", "learning_starts=100", "seed=1")
+        run.trainer.run()
+        return parameter_hash(run.trainer.learner.online.state_dict())
+
+    assert learned(1) == learned(2)
+
+
+def test_an_exploration_of_ones_own_has_a_name_of_its_own_and_epsilon_may_be_a_number(wired):
+    run = wired("exploration._target_=worlds.Curious", "steps=300", "learning_starts=200")
+    run.trainer.run()
+    assert run.trainer.actor.exploration.name == "curiosity"
+    assert wired("exploration.epsilon=0.1").trainer.actor.exploration.rate(5) == 0.1
 
 
 def test_b8_nothing_is_read_from_the_device_in_an_update(wired):

@@ -5,7 +5,11 @@ from typing import ClassVar
 
 import gymnasium
 import numpy as np
+import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary
+
+from dqn.acting.exploration import EpsilonGreedy
+from dqn.networks.torsos import MLP
 
 
 class Counting(gymnasium.Env):
@@ -171,6 +175,19 @@ class Image(OneState):
 
     def step(self, action):
         return np.zeros(self.observation_space.shape, np.uint8), 1.0, False, False, {}
+
+
+class Dropped(MLP):
+    """A torso that draws from torch's own stream."""
+
+    def forward(self, obs):
+        return torch.dropout(super().forward(obs), 0.5, self.training)
+
+
+class Curious(EpsilonGreedy):
+    """An exploration with a name of its own."""
+
+    name = "curiosity"
 
 
 gymnasium.register("test/Counting-v0", entry_point=Counting)

@@ -1,7 +1,8 @@
 """Exploration: how to act on values.
 
 An exploration has a `name` (of the number that varies), its `rate(env_steps)`, and picks actions:
-(values, rate 0-D, generator) → [E] int64. It never picks an illegal action.
+(values, rate 0-D, generator) → [E] int64. It never picks an illegal action. What changes lies in tensors, changed in
+place, or in `rate`.
 """
 
 from __future__ import annotations
@@ -11,19 +12,21 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from dqn.ops.schedules import Constant
 from dqn.types import Values
 
 
 class EpsilonGreedy:
     """With probability ε a uniformly random legal action, else argmax q; a coin of its own for every environment.
 
-    Mnih et al. (2015), alg. 1. `epsilon(env_steps)` is a schedule with values in [0, 1]. With `ladder` α > 0
-    environment i of E has ε_i = ε^(1 + α·i/(E−1)): Horgan et al. (2018), Ape-X, §4 (ε 0.4, α 7).
+    Mnih et al. (2015), alg. 1. `epsilon` is a schedule over env_steps with values in [0, 1], or a number. With `ladder`
+    α > 0 environment i of E has ε_i = ε^(1 + α·i/(E−1)): Horgan et al. (2018), Ape-X, §4 (ε 0.4, α 7).
     """
 
     name = "epsilon"
 
-    def __init__(self, epsilon: Callable[[int], float], ladder: float = 0.0):
+    def __init__(self, epsilon: Callable[[int], float] | float, ladder: float = 0.0):
+        epsilon = epsilon if callable(epsilon) else Constant(epsilon)
         for end in (epsilon(0), epsilon(10**15)):
             if not 0 <= end <= 1:
                 raise ValueError(f"exploration.epsilon must stay in [0, 1], got {end}")
@@ -45,14 +48,15 @@ class EpsilonGreedy:
 
 
 class Boltzmann:
-    """Action a with probability softmax(q/τ)_a; `temperature(env_steps)` τ is a schedule with positive values.
+    """Action a with probability softmax(q/τ)_a; `temperature` τ is a schedule over env_steps, or a number; positive.
 
     Sutton & Barto (2018), §2.8. Drawn as argmax(q/τ + Gumbel noise), so illegal actions never win.
     """
 
     name = "temperature"
 
-    def __init__(self, temperature: Callable[[int], float]):
+    def __init__(self, temperature: Callable[[int], float] | float):
+        temperature = temperature if callable(temperature) else Constant(temperature)
         for end in (temperature(0), temperature(10**15)):
             if not end > 0:
                 raise ValueError(f"exploration.temperature must stay positive, got {end}")

@@ -26,6 +26,8 @@ class Expected(nn.Module):
     Errors: ValueError for another loss or a κ that is not positive.
     """
 
+    scalar = True  # its target is a number
+
     def __init__(
         self, features: int, num_actions: int, loss: str = "huber", kappa: float = 1.0, output: Output = Single
     ):
@@ -77,6 +79,7 @@ class Categorical(nn.Module):
     ):
         super().__init__()
         _check_range(v_min, v_max, "atoms", atoms)
+        self.bounds = (v_min, v_max)
         self.register_buffer("support", torch.linspace(v_min, v_max, atoms), persistent=False)
         self.output = output(features, num_actions, atoms)
 
@@ -104,6 +107,7 @@ class HLGauss(nn.Module):
     divergence. Errors: ValueError for v_min not below v_max, fewer than two bins, a σ that is not positive.
     """
 
+    scalar = True
     edges: Tensor
     centres: Tensor
 
@@ -121,7 +125,7 @@ class HLGauss(nn.Module):
         _check_range(v_min, v_max, "bins", bins)
         if sigma_ratio <= 0:
             raise ValueError(f"head.sigma_ratio must be > 0, got {sigma_ratio}")
-        edges = torch.linspace(v_min, v_max, bins + 1)
+        edges, self.bounds = torch.linspace(v_min, v_max, bins + 1), (v_min, v_max)
         self.sigma = sigma_ratio * (v_max - v_min) / bins
         self.register_buffer("edges", edges, persistent=False)
         self.register_buffer("centres", (edges[1:] + edges[:-1]) / 2, persistent=False)

@@ -27,6 +27,8 @@ class Prioritized(Sampler):
     Errors: ValueError for numbers out of their ranges.
     """
 
+    reports = True
+
     def __init__(
         self, batch_size: int, priority_exponent: float, importance_exponent: Callable[[int], float],
         max_mix: float = 0.9, floor: float = 1e-6,

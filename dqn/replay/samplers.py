@@ -13,7 +13,10 @@ from dqn.replay.ring import Ring
 
 
 class Sampler:
-    """What every sampler answers; most of it needs nothing done."""
+    """What every sampler answers; most of it needs nothing done. What changes lies in tensors, changed in place."""
+
+    newest = False  # draws each start once, from all environments at a time, as it becomes legal
+    reports = False  # needs to be told the errors
 
     def attach(self, ring: Ring) -> None:
         """The ring to draw from, once, before anything else."""
@@ -69,6 +72,8 @@ class Newest(Sampler):
 
     Errors: ValueError when `length` is not positive.
     """
+
+    newest = True
 
     def __init__(self, num_envs: int, length: int = 1):
         if length < 1:

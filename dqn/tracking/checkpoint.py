@@ -57,7 +57,7 @@ def _sync(path: Path) -> None:
 
 def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
     temporary = path.with_suffix(".tmp")
-    save_file({k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}, temporary)
+    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary)
     digest = _sha256(temporary)
     _sync(temporary)
     temporary.replace(path)

@@ -19,7 +19,7 @@ log = logging.getLogger("dqn")
 
 TAGS = (
     "episode/return", "episode/length", "evaluation/return", "learner/loss", "learner/td_error", "learner/q_mean",
-    "learner/q_max", "learner/grad_norm", "learner/lr", "exploration/epsilon", "exploration/temperature",
+    "learner/q_max", "learner/grad_norm", "learner/lr",
     "speed/env_steps_per_s", "speed/updates_per_s", "replay/fill", "process/memory_gb", "qstar/max_error",
     "qstar/mean_error",
 )  # fmt: skip
@@ -62,7 +62,7 @@ def trim_memory() -> None:
 class Logger:
     """Scalars by tag and env_steps into event files of the run's directory; with `purge_step` a resume starts clean.
 
-    Only TAGS and time/<stage> are accepted: a new tag is a decision, not an accident.
+    Only TAGS, time/<stage> and exploration/<its name> are accepted: a new tag is a decision, not an accident.
     """
 
     def __init__(self, directory: Path, purge_step: int | None = None):
@@ -73,7 +73,7 @@ class Logger:
 
     def scalars(self, values: dict[str, float], env_steps: int) -> None:
         for tag, value in values.items():
-            if tag not in self.allowed:
+            if tag not in self.allowed and not tag.startswith("exploration/"):
                 raise KeyError(f"{tag!r} is not one of the project's tags; add it to tracking.logger.TAGS")
             self.writer.add_scalar(tag, value, env_steps)
 
