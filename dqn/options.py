@@ -19,17 +19,18 @@ AT_LEAST = {  # whole numbers and their smallest value
 }  # fmt: skip
 BETWEEN = {  # real numbers and their bounds
     "gamma": (0.0, 1.0), "lambda_": (0.0, 1.0), "optimizer.lr": (0.0, float("inf")), "target.polyak": (0.0, 1.0),
-    "max_grad_norm": (0.0, float("inf")), "tracking.evaluate_epsilon": (0.0, 1.0),
+    "max_grad_norm": (0.0, float("inf")), "reward_clip": (0.0, float("inf")), "tracking.evaluate_epsilon": (0.0, 1.0),
 }  # fmt: skip
-OPTIONAL = ("max_grad_norm", "target.polyak", "lambda_")  # may be null
+OPTIONAL = ("max_grad_norm", "target.polyak", "lambda_", "reward_clip")  # may be null
 PLAIN = {  # sections that are read here, option by option; every other option is an argument of a part
     "": {
         "torso", "core", "layer", "output", "head", "backup", "transform", "terms", "replay", "exploration", "target",
         "optimizer", "lr_schedule", "env", "execution", "tracking", "seed", "steps", "gamma", "n_step", "lambda_",
-        "passes", "learning_starts", "train_every", "updates", "max_grad_norm", "device", "resume", "run", "tuned",
+        "passes", "learning_starts", "train_every", "updates", "max_grad_norm", "reward_clip",
+        "device", "resume", "run", "tuned",
     },
     "replay": {"capacity", "batch_size", "sampler", "length", "burn_in", "stride", "stored_state", "path", "device",
-               "frame_stack"},
+               "frame_stack", "frame_padding"},
     "passes": {"epochs", "minibatches"},
     "target": {"period", "polyak"},
     "execution": {"engine", "threads", "precision", "channels_last"},
@@ -48,7 +49,7 @@ PLAIN = {  # sections that are read here, option by option; every other option i
 KEPT = (  # what a checkpoint was made with
     "seed", "n_step", "torso", "core", "layer", "output", "head", "transform", "passes", "env.id", "env.world",
     "env.num_envs", "env.autoreset", "replay.capacity", "replay.length", "replay.burn_in", "replay.stride",
-    "replay.frame_stack", "replay.path",
+    "replay.frame_stack", "replay.frame_padding", "replay.path", "reward_clip",
 )  # fmt: skip
 ALWAYS = ("", "passes", "target", "execution", "tracking")  # sections of which every option is there
 

@@ -110,12 +110,14 @@ def memory(
     capacity, columns = (replay.capacity, num_envs) if not blocks else (replay.capacity or count(blocks), 1)
     file = directory / "replay.obs" if replay.get("device") == "memmap" else None
     stride = replay.stride if sequence else None
-    ring = Ring(kept, capacity, columns, window, device, stride, state_size, file, stack)
+    ring = Ring(
+        kept, capacity, columns, window, device, stride, state_size, file, stack, replay.get("frame_padding", "reset")
+    )
     for block in blocks:
         ring.extend(block)
     return Memory(
         ring, sampler, cfg.gamma, cfg.n_step, generator(cfg.seed, "replay", device), replay.length, replay.burn_in,
-        replay.stored_state,
+        replay.stored_state, cfg.reward_clip,
     )  # fmt: skip
 
 

@@ -154,7 +154,8 @@ class Trainer:
 
     def warn_of(self, q_max: float) -> None:
         """Once each, what a largest Q of a batch tells: it cannot be true, or the head cannot say more."""
-        bound = self.largest_reward / (1 - self.gamma) if self.gamma < 1 else float("inf")
+        largest = min(self.largest_reward, self.memory.clip)
+        bound = largest / (1 - self.gamma) if self.gamma < 1 else float("inf")
         bound = float(self.learner.objective.transform(torch.tensor(bound)))  # of what the network says
         if q_max > bound * 1.01 + 1e-6 and "large" not in self.warned:
             self.warned.add("large")

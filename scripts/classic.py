@@ -41,7 +41,9 @@ RECIPES = {  # name → overrides; numbers tuned for a pair come from conf/exper
 }  # fmt: skip
 SB3, ZOO = "sb3", "dqn-zoo"  # the same settings in two programs
 ROWS = [*RECIPES, ZOO, SB3]
-LATER = [("replay", "frame_stack", 1), ("tracking", "evaluate_envs", 16)]  # options that runs before them were without
+LATER = {  # options that older runs were without, and what those did
+    "replay.frame_stack": 1, "replay.frame_padding": "reset", "tracking.evaluate_envs": 16, "reward_clip": None,
+}  # fmt: skip
 JSON = Path(__file__).with_suffix(".json")
 README = reproduce.ROOT / "README.md"
 USAGE = (
@@ -96,9 +98,11 @@ def fingerprint(recipe: str, overrides: list[str], env: str, steps: int) -> str:
     for name in ("seed", "run", "resume", "device", "execution", "tuned"):  # tuned numbers stand where they are used
         cfg.pop(name, None)
     cfg["replay"].pop("device", None)
-    for section, option, usual in LATER:
-        if cfg[section].get(option) == usual:
-            cfg[section].pop(option)
+    for name, usual in LATER.items():
+        section, _, option = name.rpartition(".")
+        place = cfg[section] if section else cfg
+        if place.get(option) == usual:
+            place.pop(option, None)
     if not cfg["env"].get("wrappers"):
         cfg["env"].pop("wrappers", None)
     cfg["tracking"] = {k: v for k, v in cfg["tracking"].items() if k.startswith(("final_", "evaluate_"))}

@@ -177,6 +177,24 @@ class Image(OneState):
         return np.zeros(self.observation_space.shape, np.uint8), 1.0, False, False, {}
 
 
+class ThreeLives(Counting):
+    """A game of three lives of three steps, each told by info["lives"] as Atari does."""
+
+    def __init__(self):
+        super().__init__(lengths=(9,))
+
+    def step(self, action):
+        obs, _, terminated, truncated, _ = super().step(action)
+        return obs, 1.0, terminated, truncated, {"lives": 3 - self.step_ // 3}
+
+
+class Times5(gymnasium.RewardWrapper):
+    """Rewards five times as large."""
+
+    def reward(self, reward):
+        return 5.0 * reward
+
+
 class Dropped(MLP):
     """A torso that draws from torch's own stream."""
 
@@ -198,4 +216,5 @@ gymnasium.register("test/NanReward-v0", entry_point=NanReward, max_episode_steps
 gymnasium.register("test/FloatImage-v0", entry_point=FloatImage)
 gymnasium.register("test/Masked-v0", entry_point=Masked)
 gymnasium.register("test/DictImage-v0", entry_point=DictImage)
+gymnasium.register("test/ThreeLives-v0", entry_point=ThreeLives)
 gymnasium.register("test/Image-v0", entry_point=Image, max_episode_steps=10)

@@ -19,15 +19,17 @@ class Memory:
     A transition (T = 1, no core) brings two rows of observations: s_t and the one to bootstrap from, s_{t+k}. A
     sequence brings `burn_in` rows, `length` rows T and the `steps` rows n behind them, with what the core remembered
     before the first (zeros unless `stored_state`: Kapturowski et al., 2019, §3) and the rows where it must forget.
-    Steps of a sequence that were no decisions weigh 0.
+    Steps of a sequence that were no decisions weigh 0. Rewards are kept as they are and cut to ± `reward_clip` as they
+    are drawn (Mnih et al., 2015, §Methods).
     """
 
     def __init__(
         self, ring: Ring, sampler: Any, gamma: float, steps: int, generator: torch.Generator,
-        length: int = 1, burn_in: int = 0, stored_state: bool = True,
+        length: int = 1, burn_in: int = 0, stored_state: bool = True, reward_clip: float | None = None,
     ):  # fmt: skip
         self.ring, self.sampler, self.gamma, self.generator = ring, sampler, gamma, generator
         self.length, self.burn_in, self.stored_state = length, burn_in, stored_state
+        self.clip = float("inf") if reward_clip is None else reward_clip
         self.sequence = length > 1 or "core" in ring.fields
         device = ring.device
         self.offsets = torch.arange(steps if not self.sequence else burn_in + length + steps, device=device)[:, None]
@@ -67,11 +69,15 @@ class Memory:
         flat = ((slot + self.offsets) % ring.rows) * ring.num_envs + env  # [·, B]; take() reads [R, E] as one row
         return self._sequence(slot, env, weight, flat) if self.sequence else self._transition(slot, env, weight, flat)
 
+    def _rewards(self, rows: Tensor) -> Tensor:
+        reward = self.ring.reward.take(rows)
+        return reward if self.clip == float("inf") else reward.clamp(-self.clip, self.clip)
+
     def _transition(self, slot: Tensor, env: Tensor, weight: Tensor, flat: Tensor) -> Batch:
         ring = self.ring
         terminated = ring.terminated.take(flat)
         done = terminated | ring.truncated.take(flat)
-        reward, discount, k = n_step(ring.reward.take(flat), terminated, done, self.gamma)
+        reward, discount, k = n_step(self._rewards(flat), terminated, done, self.gamma)
         bootstrap = ((slot + k) % ring.rows) * ring.num_envs + env
         return Batch(
             obs=ring.look(torch.stack([flat[0], bootstrap])),
@@ -89,9 +95,7 @@ class Memory:
         shape, rows = inside.shape, flat[self.windows].flatten(1)  # [n, T·B]
         terminated = ring.terminated.take(rows)
         done = terminated | ring.truncated.take(rows)
-        reward, discount, k = (
-            x.unflatten(0, shape) for x in n_step(ring.reward.take(rows), terminated, done, self.gamma)
-        )
+        reward, discount, k = (x.unflatten(0, shape) for x in n_step(self._rewards(rows), terminated, done, self.gamma))
         reset = ring.reset.take(flat)  # [P+T+n, B]
         state = ring.core[slot, env]
         return Batch(

@@ -39,9 +39,10 @@ class Ring:
     remembered before each row [R, E, S]. With `file` the observations lie there, on a CPU: a memory larger than the
     machine's, as fast as its page cache. It has no name once it is mapped, so nothing stays behind; what was not
     written is 0. With `frame_stack` k > 1, `spec` is that of one frame and blocks bring stacks [K+1, E, k, ...]: the
-    last k frames of an episode, the newest last, its first one repeated where there are fewer.
+    last k frames of an episode, the newest last; where there are fewer, before them its first one (`frame_padding` is
+    reset) or zeros (zero), as gymnasium.wrappers.FrameStackObservation calls it.
 
-    Errors: ValueError when capacity, window, stride or frame_stack are not positive.
+    Errors: ValueError when capacity, window, stride or frame_stack are not positive, or for another frame_padding.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Ring:
         state_size: int = 0,
         file: Path | None = None,
         frame_stack: int = 1,
+        frame_padding: str = "reset",
     ):
         if min(capacity, window, frame_stack, 1 if stride is None else stride) < 1:
             raise ValueError(
@@ -62,7 +64,9 @@ class Ring:
                 f"{capacity}, {window}, {stride} and {frame_stack}"
             )
         self.stride, self.kept = stride, ceil(capacity / num_envs / (stride or 1))
-        self.before = frame_stack - 1  # rows before a start that its stack may need
+        if frame_padding not in ("reset", "zero"):
+            raise ValueError(f"replay.frame_padding must be reset or zero, got {frame_padding!r}")
+        self.padding, self.before = frame_padding, frame_stack - 1  # rows before a start that its stack may need
         self.num_envs, self.window = num_envs, window
         self.rows = self.rows_for(capacity, num_envs, window + self.before)
         self.fields = (*FIELDS, "core") if state_size else FIELDS
@@ -177,18 +181,23 @@ class Ring:
         if given.ndim > self.obs.ndim and not torch.equal(self.look(torch.as_tensor(at)), torch.as_tensor(given)):
             raise UsageError(
                 f"replay.frame_stack={self.before + 1} needs observations that are an episode's last {self.before + 1} "
-                "frames along their first axis, the newest last, its first repeated where there are fewer: set "
-                "replay.frame_stack=1, these are not."
+                "frames along their first axis, the newest last, and these are not, or not with "
+                f"replay.frame_padding={self.padding}: set that to reset or zero, or replay.frame_stack=1."
             )
 
     def look(self, at: Tensor) -> Tensor:
         """Observations of rows by their places [...] in [R · E], stacks made whole: [..., *obs_shape]."""
-        if self.before:
-            at, size = at.unsqueeze(-1), self.rows * self.num_envs
-            other = self.reset.take((at - self.back[1:] * self.num_envs) % size)  # a reset is of the episode before
-            own = (~other).cumprod(-1).sum(-1, keepdim=True)  # rows before this one that are of its episode
-            at = (at - torch.minimum(self.back.flip(0), own) * self.num_envs) % size
-        return self.shown.flatten(0, 1).index_select(0, at.flatten()).unflatten(0, at.shape)
+        frames = self.shown.flatten(0, 1)
+        if not self.before:
+            return frames.index_select(0, at.flatten()).unflatten(0, at.shape)
+        at, back, size = at.unsqueeze(-1), self.back.flip(0), self.rows * self.num_envs
+        other = self.reset.take((at - self.back[1:] * self.num_envs) % size)  # a reset is of the episode before
+        own = (~other).cumprod(-1).sum(-1, keepdim=True)  # rows before this one that are of its episode
+        at = (at - torch.minimum(back, own) * self.num_envs) % size
+        obs = frames.index_select(0, at.flatten()).unflatten(0, at.shape)
+        if self.padding == "reset":
+            return obs
+        return obs.masked_fill((back > own).reshape(*at.shape, *[1] * (frames.ndim - 1)), 0)
 
     def _register(self, before: Any, arange: Any) -> None:
         """Append the starts whose window is now complete, drop those whose row is overwritten."""

@@ -17,7 +17,7 @@ STACKED = [
 ]
 
 
-def played(ticks, num_envs, splits, seed=0):
+def played(ticks, num_envs, splits, padding="reset", seed=0):
     """Blocks of rows of numbered frames, stacked by a loop; episodes end at random, in SAME_STEP or NEXT_STEP."""
     rng = np.random.default_rng(seed)
     count = 0
@@ -27,7 +27,10 @@ def played(ticks, num_envs, splits, seed=0):
         count += 1
         return np.full(FRAME, count, np.int64)
 
-    stacks = [[frame()] * STACK for _ in range(num_envs)]
+    def first():
+        return [frame()] * STACK if padding == "reset" else [np.zeros(FRAME, np.int64)] * (STACK - 1) + [frame()]
+
+    stacks = [first() for _ in range(num_envs)]
     ended = np.zeros(num_envs, bool)
     rows = {k: [] for k in ("obs", "action", "reward", "terminated", "truncated", "reset", "final_obs", "splits")}
     for _ in range(ticks):
@@ -39,7 +42,7 @@ def played(ticks, num_envs, splits, seed=0):
         for e in range(num_envs):
             following = [*stacks[e][1:], frame()]
             final.append(following)
-            stacks[e] = [frame()] * STACK if (reset[e] or (splits and ended[e])) else following
+            stacks[e] = first() if (reset[e] or (splits and ended[e])) else following
         given = (
             rng.integers(0, 2, num_envs),
             np.float32(rng.random(num_envs)),
@@ -75,20 +78,22 @@ class EveryStart:
         return start % ring.rows, found[:, 1], torch.ones(len(found))
 
 
+@pytest.mark.parametrize("padding", ["reset", "zero"])
 @pytest.mark.parametrize("elsewhere", [False, True])
 @pytest.mark.parametrize("length", [1, 4])
 @pytest.mark.parametrize("splits", [True, False], ids=["same_step", "next_step"])
 @pytest.mark.parametrize("num_envs", [1, 3])
-def test_a4_single_frames_and_whole_stacks_give_the_same_samples(num_envs, splits, length, elsewhere):
+def test_a4_single_frames_and_whole_stacks_give_the_same_samples(num_envs, splits, length, elsewhere, padding):
     spec = Spec((STACK, *FRAME), np.dtype(np.int64), 2)
     window = Memory.window_for(2, length, 0)
-    compact = Ring(Memory.frame(spec, STACK), 40 * num_envs, num_envs, window, frame_stack=STACK)
+    compact = Ring(Memory.frame(spec, STACK), 40 * num_envs, num_envs, window, frame_stack=STACK,
+                   frame_padding=padding)  # fmt: skip
     plain = Ring(spec, 40 * num_envs, num_envs, window)
     if elsewhere:  # the lines that run on a device
         compact.xp, compact.here = torch, {k: x for k, x in vars(compact).items() if isinstance(x, torch.Tensor)}
     rings = [Memory(ring, EveryStart(), 0.9, 2, torch.Generator(), length=length) for ring in (compact, plain)]
     compared = 0
-    for block in blocks(played(300, num_envs, splits), 7, splits):
+    for block in blocks(played(300, num_envs, splits, padding), 7, splits):
         for memory in rings:
             memory.ring.extend(block)
         kept, whole = (memory.sample() for memory in rings)
@@ -126,7 +131,7 @@ def test_what_is_no_such_stack_is_refused_at_the_first_block(wrong):
     if wrong == "newest first":
         rows["obs"] = rows["obs"][:, :, ::-1].copy()
     else:
-        rows["obs"][0, :, :-1] = 0
+        rows = played(20, 1, False, "zero")
     ring = Ring(Spec(FRAME, np.dtype(np.int64), 2), 100, 1, frame_stack=STACK)
     with pytest.raises(UsageError, match="needs observations that are an episode's last 3 frames"):
         for block in blocks(rows, 10, False):
