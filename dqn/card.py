@@ -26,7 +26,9 @@ def plan(cfg: DictConfig, spec: Spec, parameters: int, state_size: int, place: t
         Memory.window_for(cfg.n_step, cfg.replay.length, cfg.replay.burn_in),
     )
     kept = Memory.frame(spec, stack)
-    replay = Ring.bytes_for(kept, cfg.replay.capacity, cfg.env.num_envs, window + stack - 1, state_size)
+    replay = Ring.bytes_for(
+        kept, cfg.replay.capacity, cfg.env.num_envs, window + stack - 1, state_size, cfg.replay.stride
+    )
     where = str(place)
     if cfg.replay.get("device") == "memmap":
         where, free = f"a file in {directory}", shutil.disk_usage(directory).free

@@ -129,6 +129,10 @@ def fit(cfg: DictConfig, head: Any, sampler: Any, state_size: int) -> None:
         "fewer whole ticks leave room for the rows that ends take), updates=1 and n_step=1": (
             newest and (cfg.train_every > phase or cfg.train_every % envs > 0 or cfg.updates * cfg.n_step > 1)
         ),
+        "replay=newest sees only the newest row of each environment, where others reset meanwhile: set "
+        "env.autoreset=same_step or env.num_envs=1": (
+            newest and not sequence and envs > 1 and cfg.env.get("autoreset") == "next_step"
+        ),
         f"replay=newest and rollout learn from all environments at once: set replay.batch_size={envs}": (
             newest and replay.batch_size != envs
         ),

@@ -25,7 +25,7 @@ from dqn.networks.records import inner
 from dqn.offline import recorded
 from dqn.ops.clock import Times
 from dqn.ops.schedules import Constant
-from dqn.replay.dataset import count
+from dqn.replay.dataset import behind, count
 from dqn.replay.memory import Memory
 from dqn.replay.ring import Ring
 from dqn.tracking.evaluation import known_values, play
@@ -113,7 +113,7 @@ def memory(
     ring = Ring(
         kept, capacity, columns, window, device, stride, state_size, file, stack, replay.get("frame_padding", "reset")
     )
-    for block in blocks:
+    for block in [*blocks, *([behind(kept, window)] if blocks else [])]:
         ring.extend(block)
     return Memory(
         ring, sampler, cfg.gamma, cfg.n_step, generator(cfg.seed, "replay", device), replay.length, replay.burn_in,

@@ -41,6 +41,16 @@ def test_the_largest_reward_is_that_of_the_data(wired, played):
     assert wired(*OFFLINE, f"replay.path={played.directory}").trainer.largest_reward == 1.0
 
 
+@pytest.mark.parametrize("n_step", [1, 10, 1000])
+def test_every_decision_is_a_start_however_long_returns_are(wired, played, n_step):
+    """Behind the last episode nothing comes: its returns end with it."""
+    run = wired(*OFFLINE, f"replay.path={played.directory}", f"n_step={n_step}", "steps=10")
+    ring = run.trainer.memory.ring
+    assert len(ring) == int((~ring.reset[: int(ring.written)]).sum()) == len(played.memory.ring)
+    run.trainer.run()
+    assert run.trainer.updates > 0
+
+
 def test_offline_training_plays_nothing_and_evaluates(wired, played):
     run = wired(*OFFLINE, f"replay.path={played.directory}", "steps=150", "tracking.evaluate_every=50")
     trainer, before = run.trainer, run.trainer.memory.ring.written.clone()

@@ -68,6 +68,8 @@ class Learner:
         self.optimizer = optimizer([{"params": usual}, {"params": slow}] if slow else usual)
         if slow:
             self.optimizer.param_groups[1]["lr"] *= online.head.fraction_lr
+        if any(group.get("dampening") for group in self.optimizer.param_groups):
+            raise ValueError("optimizer.dampening must be 0: torch leaves it out of the first step alone")
         self._begin_optimizer()
         self.lr_schedule = lr_schedule
         self.lr = [group["lr"] for group in self.optimizer.param_groups]

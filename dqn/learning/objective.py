@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dqn.ops.returns import lambda_bootstrap
-from dqn.types import Backup, Batch
+from dqn.types import Backup, Batch, Values
 
 
 @dataclass
@@ -24,12 +24,12 @@ class Loss:
 
 class Objective:
     """Semi-gradient temporal-difference loss,
-    L = mean_{T,B} w · (D(Z(s, a), h(r + bonus + discount · (h⁻¹ Z̄(s′, π′) + entropy))) + Σ terms).
+    L = mean_{T,B} w · (D(Z(s, a), h(r + bonus + discount · (Σ π′ h⁻¹ Z̄(s′, ·) + entropy))) + Σ terms).
 
-    `backup` names π′, bonus and entropy (ops.backups), the head measures D and mixes Z̄, `transform` is h
-    (ops.transforms), `terms` are losses beside it (learning.terms). With `lambda_` the future is the λ-mixture of all
-    n-step returns in the batch (ops.returns). Nothing behind the target carries a gradient. Sutton & Barto (2018),
-    §11.1; Mnih et al. (2015).
+    `backup` names π′, bonus and entropy (ops.backups), of returns as they are; the head measures D and mixes h⁻¹ Z̄,
+    `transform` is h (ops.transforms), `terms` are losses beside it (learning.terms). With `lambda_` the future is the
+    λ-mixture of all n-step returns in the batch (ops.returns). Nothing behind the target carries a gradient.
+    Sutton & Barto (2018), §11.1; Mnih et al. (2015).
     """
 
     def __init__(
@@ -66,14 +66,21 @@ class Objective:
             rows = slice(batch.obs.shape[0] - batch.burn_in - length, None)
         following = target.look(batch, rows)
         backup = self.backup(
-            following, lambda: online.look(batch, rows), lambda: target.look(batch, slice(0, length)), batch.action
+            self._returns(following),
+            lambda: self._returns(online.look(batch, rows)),
+            lambda: self._returns(target.look(batch, slice(0, length))),
+            batch.action,
         )
-        mixed, probs = target.head.mix(following, backup.pi)  # [T, B, N]
-        reward, discount = (batch.reward + backup.bonus).unsqueeze(-1), batch.discount.unsqueeze(-1)
-        entropy = backup.entropy.unsqueeze(-1) if isinstance(backup.entropy, Tensor) else backup.entropy
-        future = self.transform.inverse(mixed) + entropy
+        future, probs = target.head.mix(following, backup.pi, self.transform.inverse)  # [T, B, N]
+        reward, discount = batch.reward + backup.bonus, batch.discount.unsqueeze(-1)
+        if isinstance(backup.entropy, Tensor):  # with the reward: a longer return collects it too
+            reward = reward + batch.discount * backup.entropy
         if self.lambda_ is not None:
             assert batch.done is not None, "a λ-return needs to know where episodes end"
-            total, value = reward.squeeze(-1), future.squeeze(-1)
-            future = lambda_bootstrap(total, batch.discount, batch.done, value, self.lambda_).unsqueeze(-1)
-        return self.transform(reward + discount * future), probs
+            value = future.squeeze(-1)
+            future = lambda_bootstrap(reward, batch.discount, batch.done, value, self.lambda_).unsqueeze(-1)
+        return self.transform(reward.unsqueeze(-1) + discount * future), probs
+
+    def _returns(self, values: Values) -> Values:
+        """With q as returns, h⁻¹ of what the network says: policies other than greedy are made of those."""
+        return replace(values, q=self.transform.inverse(values.q))

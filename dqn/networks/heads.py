@@ -16,7 +16,13 @@ from dqn.networks.outputs import Single
 from dqn.ops.distributions import expectation, hl_gauss_target, project
 from dqn.types import Values
 
+Inverse = Callable[[Tensor], Tensor]  # h⁻¹, where a network says h of returns: they are mixed as returns
 Output = Callable[[int, int, int], nn.Module]  # (features, num_actions, atoms) → a module with [..., A, atoms]
+
+
+def as_is(x: Tensor) -> Tensor:
+    """h⁻¹ where a network says the returns themselves."""
+    return x
 
 
 class Expected(nn.Module):
@@ -42,9 +48,9 @@ class Expected(nn.Module):
     def forward(self, features: Tensor, mask: Tensor | None = None) -> Values:
         return Values(self.output(features, mask).squeeze(-1))
 
-    def mix(self, values: Values, pi: Tensor) -> tuple[Tensor, Tensor | None]:
-        """v = Σ_a π(a) q(a): one atom. q, π [..., A] → atoms [..., 1]."""
-        return _mean(values, pi), None
+    def mix(self, values: Values, pi: Tensor, inverse: Inverse = as_is) -> tuple[Tensor, Tensor | None]:
+        """v = Σ_a π(a) h⁻¹(q(a)): one atom. q, π [..., A] → atoms [..., 1]."""
+        return _mean(values, pi, inverse), None
 
     def loss(self, values: Values, action: Tensor, atoms: Tensor, probs: Tensor | None) -> tuple[Tensor, Tensor]:
         """δ = E[y] − q(a). q [T, B, A], action [T, B], y atoms [T, B, N′] → loss, td_error δ (detached) [T, B]."""
@@ -86,11 +92,11 @@ class Categorical(nn.Module):
     def forward(self, features: Tensor, mask: Tensor | None = None) -> Values:
         return _histogram(self.output(features, mask), self.support)
 
-    def mix(self, values: Values, pi: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The mixture Σ_a π(a) p_a. z [..., A, N], π [..., A] → atoms (the support), probs [..., N]."""
+    def mix(self, values: Values, pi: Tensor, inverse: Inverse = as_is) -> tuple[Tensor, Tensor | None]:
+        """The mixture Σ_a π(a) p_a. z [..., A, N], π [..., A] → atoms (h⁻¹ of the support), probs [..., N]."""
         check_mix(values, pi)
         probs = (atoms_of(values).exp() * pi.unsqueeze(-1)).sum(-2)
-        return self.support.to(probs.dtype).expand_as(probs), probs
+        return inverse(self.support.to(probs.dtype)).expand_as(probs), probs
 
     def loss(self, values: Values, action: Tensor, atoms: Tensor, probs: Tensor | None) -> tuple[Tensor, Tensor]:
         """L = −Σ_i m_i log p_i(a), m the projection of (atoms, probs) [T, B, N′] → loss, KL(m‖p) (detached) [T, B]."""
@@ -134,9 +140,9 @@ class HLGauss(nn.Module):
     def forward(self, features: Tensor, mask: Tensor | None = None) -> Values:
         return _histogram(self.output(features, mask), self.centres)
 
-    def mix(self, values: Values, pi: Tensor) -> tuple[Tensor, Tensor | None]:
-        """v = Σ_a π(a) q(a): one atom. q, π [..., A] → atoms [..., 1]."""
-        return _mean(values, pi), None
+    def mix(self, values: Values, pi: Tensor, inverse: Inverse = as_is) -> tuple[Tensor, Tensor | None]:
+        """v = Σ_a π(a) h⁻¹(q(a)): one atom. q, π [..., A] → atoms [..., 1]."""
+        return _mean(values, pi, inverse), None
 
     def loss(self, values: Values, action: Tensor, atoms: Tensor, probs: Tensor | None) -> tuple[Tensor, Tensor]:
         """L = −Σ_i m_i log p_i(a), m the Gaussian's histogram, atoms [T, B, N′] → loss, KL(m‖p) (detached) [T, B]."""
@@ -173,9 +179,9 @@ def chosen_atoms(z: Tensor, action: Tensor) -> Tensor:
     return z.gather(-2, index).squeeze(-2)
 
 
-def _mean(values: Values, pi: Tensor) -> Tensor:
+def _mean(values: Values, pi: Tensor, inverse: Inverse) -> Tensor:
     check_mix(values, pi)
-    return (values.q * pi).sum(-1, keepdim=True)
+    return (inverse(values.q) * pi).sum(-1, keepdim=True)
 
 
 def _histogram(logits: Tensor, support: Tensor) -> Values:

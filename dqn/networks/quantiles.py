@@ -1,7 +1,7 @@
 """Quantile heads: the return by its inverse distribution function, z(τ) = F⁻¹(τ), at fixed, sampled or proposed τ.
 
 `Values.z` [..., A, N] holds quantiles, `Values.tau` [..., N] their fractions. `mix` averages quantiles over actions,
-z(τ) = Σ_a π(a) z_a(τ), as in Munchausen-IQN (Vieillard et al., 2020): the greedy action's distribution where π is
+z(τ) = Σ_a π(a) h⁻¹(z_a(τ)), as in Munchausen-IQN (Vieillard et al., 2020): the greedy action's distribution where π is
 greedy; for a soft π not the mixture of the distributions, though with exactly its mean.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dqn.networks.heads import Output, atoms_of, check_loss, check_mix, chosen_atoms
+from dqn.networks.heads import Inverse, Output, as_is, atoms_of, check_loss, check_mix, chosen_atoms
 from dqn.networks.layers import Embedding, Linear
 from dqn.networks.outputs import Single
 from dqn.ops.distributions import expectation, quantile_huber
@@ -49,9 +49,9 @@ class Quantile(nn.Module):
         z = self.output(features, mask)  # [..., A, N]
         return Values(z.mean(-1), z, self.tau.expand(*z.shape[:-2], -1))
 
-    def mix(self, values: Values, pi: Tensor) -> tuple[Tensor, Tensor | None]:
-        """z(τ̂) = Σ_a π(a) z_a(τ̂). z [..., A, N], π [..., A] → atoms [..., N] of equal weight."""
-        return _mix(values, pi), None
+    def mix(self, values: Values, pi: Tensor, inverse: Inverse = as_is) -> tuple[Tensor, Tensor | None]:
+        """z(τ̂) = Σ_a π(a) h⁻¹(z_a(τ̂)). z [..., A, N], π [..., A] → atoms [..., N] of equal weight."""
+        return _mix(values, pi, inverse), None
 
     def loss(self, values: Values, action: Tensor, atoms: Tensor, probs: Tensor | None) -> tuple[Tensor, Tensor]:
         """L = Σ_i E_y[ρ_τ̂i(y − z_i(a))], y ~ (atoms, probs) [T, B, N′] → loss, td_error E[y] − q(a) [T, B]."""
@@ -96,9 +96,9 @@ class ImplicitQuantile(nn.Module):
         z = _at(self.output, self.embedding(features, tau), mask)
         return Values(z.mean(-1), z, tau)
 
-    def mix(self, values: Values, pi: Tensor) -> tuple[Tensor, Tensor | None]:
-        """z(τ) = Σ_a π(a) z_a(τ), all actions at the same τ. z [..., A, N], π [..., A] → atoms [..., N]."""
-        return _mix(values, pi), None
+    def mix(self, values: Values, pi: Tensor, inverse: Inverse = as_is) -> tuple[Tensor, Tensor | None]:
+        """z(τ) = Σ_a π(a) h⁻¹(z_a(τ)), all actions at the same τ. z [..., A, N], π [..., A] → atoms [..., N]."""
+        return _mix(values, pi, inverse), None
 
     def loss(self, values: Values, action: Tensor, atoms: Tensor, probs: Tensor | None) -> tuple[Tensor, Tensor]:
         """L = Σ_i E_y[ρ_τi(y − z(τ_i, a))], y ~ (atoms, probs) [T, B, N′] → loss, td_error E[y] − q(a) [T, B]."""
@@ -164,11 +164,11 @@ class FullQuantile(nn.Module):
         q = (z * width.unsqueeze(-2)).sum(-1)
         return Proposed(q, z, tau, probs=width, borders=borders, border_z=border_z, entropy=entropy)
 
-    def mix(self, values: Values, pi: Tensor) -> tuple[Tensor, Tensor | None]:
-        """z(τ̂) = Σ_a π(a) z_a(τ̂). z [..., A, N], π [..., A] → atoms, probs τ_{i+1} − τ_i [..., N]."""
+    def mix(self, values: Values, pi: Tensor, inverse: Inverse = as_is) -> tuple[Tensor, Tensor | None]:
+        """z(τ̂) = Σ_a π(a) h⁻¹(z_a(τ̂)). z [..., A, N], π [..., A] → atoms, probs τ_{i+1} − τ_i [..., N]."""
         if not isinstance(values, Proposed) or values.probs is None:
             raise ValueError("head=full_quantile wants the values its own forward made")
-        return _mix(values, pi), values.probs
+        return _mix(values, pi, inverse), values.probs
 
     def loss(self, values: Values, action: Tensor, atoms: Tensor, probs: Tensor | None) -> tuple[Tensor, Tensor]:
         """L = Σ_i E_y[ρ_τ̂i(y − z(τ̂_i, a))], y ~ (atoms, probs) [T, B, N′] → loss, td_error E[y] − q(a) [T, B].
@@ -192,9 +192,9 @@ def _at(output: nn.Module, features: Tensor, mask: Tensor | None) -> Tensor:
     return z.squeeze(-1).transpose(-1, -2)
 
 
-def _mix(values: Values, pi: Tensor) -> Tensor:
+def _mix(values: Values, pi: Tensor, inverse: Inverse) -> Tensor:
     check_mix(values, pi)
-    return (atoms_of(values) * pi.unsqueeze(-1)).sum(-2)
+    return (inverse(atoms_of(values)) * pi.unsqueeze(-1)).sum(-2)
 
 
 def _loss(values: Values, action: Tensor, atoms: Tensor, probs: Tensor | None, kappa: float) -> tuple[Tensor, Tensor]:

@@ -30,7 +30,10 @@ def split(parts: tuple[tuple[str, Spec], ...], record: Tensor) -> dict[str, Tens
     found = {}
     for (name, part), offset in zip(parts, offsets, strict=True):
         dtype = torch.from_numpy(np.empty(0, part.obs_dtype)).dtype
-        raw = record[..., offset : offset + prod(part.obs_shape) * part.obs_dtype.itemsize].view(dtype)
+        raw = record[..., offset : offset + prod(part.obs_shape) * part.obs_dtype.itemsize]
+        raw = (
+            raw != 0 if dtype == torch.bool else raw.view(dtype)
+        )  # bools seen in bytes: no compiler for a CPU has them
         found[name] = raw.unflatten(-1, part.obs_shape) if part.obs_shape else raw.squeeze(-1)
     return found
 

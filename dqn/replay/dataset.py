@@ -23,6 +23,13 @@ def count(blocks: Iterable[Rows]) -> int:
     return sum(len(block.action) for block in blocks)
 
 
+def behind(spec: Spec, window: int) -> Rows:
+    """What is seen after the last episode: nothing, for as long as the last starts must be followed by rows."""
+    nothing = np.zeros((window, 1), bool)
+    obs = np.zeros((window + 1, 1, *spec.obs_shape), spec.obs_dtype)
+    return Rows(obs, nothing.astype(np.int64), nothing.astype(np.float32), nothing, nothing, ~nothing)
+
+
 def _blocks(column: dict[str, Tensor]) -> Iterator[Rows]:
     """A column of rows [M, ...] in blocks; what is seen behind the last is anything, the next block writes over it."""
     size = len(column["action"])

@@ -68,7 +68,7 @@ class Ring:
             raise ValueError(f"replay.frame_padding must be reset or zero, got {frame_padding!r}")
         self.padding, self.before = frame_padding, frame_stack - 1  # rows before a start that its stack may need
         self.num_envs, self.window = num_envs, window
-        self.rows = self.rows_for(capacity, num_envs, window + self.before)
+        self.rows = self.rows_for(capacity, num_envs, window + self.before, stride)
         self.fields = (*FIELDS, "core") if state_size else FIELDS
         shape, dtype = (self.rows, num_envs), _tensor_dtype(spec.obs_dtype)
         blank = {"fill_value": float("nan") if dtype.is_floating_point else 0, "device": device}
@@ -96,16 +96,18 @@ class Ring:
         self.here = self.seen(tensors)
 
     @staticmethod
-    def rows_for(capacity: int, num_envs: int, window: int) -> int:
-        kept = ceil(capacity / num_envs)
+    def rows_for(capacity: int, num_envs: int, window: int, stride: int | None = None) -> int:
+        kept = max(ceil(capacity / num_envs), stride or 1)  # there is always a start, once there was one
         return kept + ceil(kept / 16) + window + 1
 
     @classmethod
-    def bytes_for(cls, spec: Spec, capacity: int, num_envs: int, window: int, state_size: int = 0) -> int:
+    def bytes_for(
+        cls, spec: Spec, capacity: int, num_envs: int, window: int, state_size: int = 0, stride: int | None = None
+    ) -> int:
         """Memory a ring of these sizes takes, in bytes."""
         obs, real = prod(spec.obs_shape) * _tensor_dtype(spec.obs_dtype).itemsize, torch.get_default_dtype().itemsize
         row = obs + 8 + real + 3 + state_size * real + 8
-        return (cls.rows_for(capacity, num_envs, window) * row + 8) * num_envs
+        return (cls.rows_for(capacity, num_envs, window, stride) * row + 8) * num_envs
 
     @property
     def device(self) -> torch.device:

@@ -1,4 +1,5 @@
 import copy
+from functools import partial
 
 import numpy as np
 import pytest
@@ -6,12 +7,13 @@ import torch
 
 from dqn.learning.learner import STATS, Learner
 from dqn.learning.objective import Objective
-from dqn.networks.heads import Expected
+from dqn.networks.heads import Categorical, Expected, HLGauss
 from dqn.networks.qnetwork import QNetwork
+from dqn.networks.quantiles import Quantile
 from dqn.networks.torsos import MLP
-from dqn.ops.backups import double_q, q_learning
+from dqn.ops.backups import double_q, expected_sarsa, greedy, munchausen, q_learning, soft
 from dqn.ops.transforms import Identity, SignedHyperbolic
-from dqn.types import Batch, Spec
+from dqn.types import Batch, Spec, Values
 
 SPEC = Spec((3,), np.dtype(np.float64), 4)
 
@@ -49,6 +51,55 @@ def test_targets_are_the_closed_form(backup, transform):
         best = (q if backup is q_learning else online(data.obs[1, b]).q).argmax()
         want = transform(data.reward[0, b] + data.discount[0, b] * transform.inverse(q[best]))
         assert atoms[0, b, 0].item() == pytest.approx(want.item(), abs=1e-12)
+
+
+@pytest.mark.parametrize("head", [Expected, partial(Categorical, v_min=-30.0, v_max=30.0), Quantile, HLGauss])
+def test_actions_are_averaged_as_returns_not_as_what_the_network_says(head):
+    """Pohlen et al. (2018): h⁻¹ of each action's value, then the expectation; h is not linear."""
+    h = SignedHyperbolic(1e-2)
+    nets = [QNetwork(torso := MLP(SPEC, [8]), head(torso.features, 4)) for _ in range(2)]
+    data = batch()
+    values = nets[1](data.obs[1])
+    for backup, pi in (
+        (partial(expected_sarsa, epsilon=0.5), 0.125 + 0.5 * greedy(values.q)),
+        (partial(soft, temperature=3.0), (h.inverse(values.q) / 3).softmax(-1)),
+    ):
+        atoms, probs = Objective(backup, h).targets(*nets, data)
+        if head in (Expected, HLGauss):
+            following = (pi * h.inverse(values.q)).sum(-1, keepdim=True)
+        elif head is Quantile:
+            following = (pi.unsqueeze(-1) * h.inverse(values.z)).sum(-2)
+        else:
+            following = h.inverse(nets[1].head.support).expand(16, -1)
+            torch.testing.assert_close(probs[0], (pi.unsqueeze(-1) * values.z.exp()).sum(-2))
+        entropy = -3.0 * (pi * pi.log()).sum(-1) if backup.func is soft else torch.zeros(16)
+        want = h(data.reward[0, :, None] + data.discount[0, :, None] * (following + entropy[:, None]))
+        torch.testing.assert_close(atoms[0], want)
+
+
+@pytest.mark.parametrize("lambda_", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(("backup", "q"), [(soft, 9 * np.log(2)), (munchausen, -np.log(2))])
+def test_a_longer_return_collects_the_entropy_on_its_way(backup, q, lambda_):
+    """A world with one state, two equal actions and no reward, τ = 1, γ = 0.9: every λ has the same fixed point."""
+
+    class Known:
+        head = Expected(1, 2)
+
+        def look(self, batch, rows):
+            return Values(torch.full((6, 3, 2), float(q)))
+
+    data = Batch(torch.zeros(7, 3), torch.zeros(6, 3, dtype=torch.int64), torch.zeros(6, 3), torch.full((6, 3), 0.9),
+                 torch.ones(3), done=torch.zeros(6, 3, dtype=torch.bool))  # fmt: skip
+    rule = partial(backup, temperature=1.0) if backup is soft else partial(backup, temperature=1.0, scale=1.0)
+    atoms, _ = Objective(rule, Identity(), lambda_).targets(Known(), Known(), data)
+    want = 0.9 * (q + np.log(2)) - (np.log(2) if backup is munchausen else 0)
+    torch.testing.assert_close(atoms, torch.full_like(atoms, want))
+    assert want == pytest.approx(q)
+
+
+def test_an_optimizer_that_treats_its_first_step_apart_is_refused():
+    with pytest.raises(ValueError, match=r"optimizer.dampening must be 0"):
+        Learner(network(), Objective(q_learning, Identity()), lambda p: torch.optim.SGD(p, 0.1, 0.9, 0.5))
 
 
 def test_a16_the_gradient_is_semi_and_equals_a_numeric_one():

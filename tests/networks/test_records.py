@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dqn.envs.spaces import Observations
+from dqn.execution.compiled import compiler_missing, record
 from dqn.networks.records import inner, split
-from dqn.types import Spec, layout
+from dqn.types import MASK, Spec, layout
 
 F4, U1, B1, I8 = (np.dtype(name) for name in ("float32", "uint8", "bool", "int64"))
 SHAPES = st.lists(st.integers(1, 5), max_size=3).map(tuple)
@@ -72,7 +73,8 @@ def test_parts_are_views_at_places_their_dtype_may_lie():
     record = torch.zeros(4, 2, 32, dtype=torch.uint8)
     found = split(parts, record)
     for (name, part), offset in zip(parts, (0, 8, 16, 24), strict=True):
-        assert found[name].data_ptr() == record.data_ptr() + offset
+        if part.obs_dtype != B1:  # bools are made of their bytes
+            assert found[name].data_ptr() == record.data_ptr() + offset
         assert found[name].shape == (4, 2, *part.obs_shape)
         assert offset % part.obs_dtype.itemsize == 0
     found["b"][3, 1] = 7
@@ -91,6 +93,24 @@ def test_float64_parts_where_that_is_the_default():
         torch.set_default_dtype(torch.float32)
     assert found["x"].dtype == torch.float64
     assert found["x"].tolist() == x.tolist()
+
+
+@pytest.mark.skipif(bool(compiler_missing()), reason="no C++ compiler")
+def test_a_mask_compiles():
+    """bools seen in bytes do not: every masked world then ran as written."""
+    parts = (("x", Spec((4,), np.dtype(np.float32), 4)), (MASK, Spec((4,), np.dtype(bool), 4)))
+    obs = np.zeros((6, layout(parts)[1]), np.uint8)
+    obs[:, 16:20:2], obs[:, :16] = 1, np.arange(16)
+    ring = torch.from_numpy(obs)
+
+    def step(at):
+        seen = split(parts, ring.index_select(0, at))
+        mean = (seen["x"] * seen[MASK]).sum(-1, keepdim=True) / seen[MASK].sum(-1, keepdim=True)
+        return (seen["x"] - mean).masked_fill(~seen[MASK], 0.0), seen[MASK].float().mean()
+
+    at = torch.tensor([0, 5, 3])
+    for got, want in zip(record(step, None, at)(at), step(at), strict=True):
+        torch.testing.assert_close(got, want)
 
 
 def test_what_is_no_record_is_refused():

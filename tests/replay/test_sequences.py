@@ -16,9 +16,10 @@ from dqn.networks.qnetwork import QNetwork
 from dqn.networks.torsos import MLP
 from dqn.ops.schedules import Constant
 from dqn.replay.memory import Memory
-from dqn.replay.ring import Ring
+from dqn.replay.ring import FIELDS, Ring
 from dqn.replay.samplers import Uniform
 from dqn.replay.stage import Stage
+from dqn.types import Rows, Spec
 
 GAMMA = 0.9
 MODES = ["next_step", "same_step", "disabled"]
@@ -152,3 +153,19 @@ def test_rows_carry_what_the_core_remembered():
     ring = memory.ring
     assert ring.core[: int(ring.written[0]) - 1].abs().sum(-1).gt(0).float().mean() > 0.4
     assert np.isfinite(ring.core.numpy()).all()
+
+
+@pytest.mark.parametrize("num_envs", [1, 64])
+def test_however_small_a_ring_is_there_is_always_a_start(num_envs):
+    """With fewer rows than the stride the old start would go before the next comes."""
+    spec, window, stride = Spec((1,), np.dtype(np.float32), 2), 3, 40
+    ring, begun = Ring(spec, 20 * num_envs, num_envs, window, stride=stride), False
+    for _ in range(100):
+        flags = np.zeros((5, num_envs), bool)
+        obs = np.zeros((6, num_envs, 1), np.float32)
+        ring.extend(Rows(obs, flags.astype(np.int64), flags.astype(np.float32), flags, flags, flags))
+        begun = begun or len(ring) > 0
+        assert not begun or bool((ring.count > 0).all())
+    assert begun
+    fields = [getattr(ring, f) for f in (*FIELDS, "starts")]
+    assert Ring.bytes_for(spec, 20 * num_envs, num_envs, window, stride=stride) == sum(x.nbytes for x in fields)
