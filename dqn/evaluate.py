@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import cast
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from dqn import parts
+from dqn.agent import trained
 from dqn.cli import front_door, nearest, run_directory
 from dqn.execution.device import choose_device
-from dqn.options import check
-from dqn.tracking.checkpoint import Checkpoints, part, write_text
+from dqn.tracking.checkpoint import write_text
 from dqn.types import UsageError
 
 OPTIONS = {"run": None, "episodes": 100, "seed": None, "epsilon": None, "device": "auto"}
@@ -40,15 +39,10 @@ def evaluate() -> None:
     if options.epsilon is not None and not (isinstance(options.epsilon, (int, float)) and 0 <= options.epsilon <= 1):
         raise UsageError(f"epsilon must be between 0 and 1, got {options.epsilon!r}.")
     directory = run_directory("run", str(options.run))
-    cfg = cast(DictConfig, OmegaConf.load(directory / "config.yaml"))
-    check(cfg)
-    torch.set_num_threads(cfg.execution.threads)
     device, _ = choose_device(options.device)
-    snapshot = Checkpoints(directory / "checkpoints").load(weights_only=True)
-    envs = parts.environments(cfg, num_envs=1)
-    online = parts.network(cfg, envs.spec)
-    online.load_state_dict(part(snapshot.tensors, "learner/online/"))
-    evaluator = parts.Evaluator(cfg, online.to(device), device, envs)
+    cfg, envs, network, snapshot = trained(directory, device)
+    torch.set_num_threads(cfg.execution.threads)
+    evaluator = parts.Evaluator(cfg, network, device, envs)
     result = evaluator(options.episodes, options.epsilon, options.seed)
     envs.close()
     result |= {"env_steps": snapshot.counters["env_steps"], "device": str(device)}

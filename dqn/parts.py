@@ -33,10 +33,15 @@ from dqn.tracking.seeding import generator, stream
 from dqn.types import Spec, UsageError
 
 
+def wrappers_of(cfg: DictConfig) -> dict[str, Any]:
+    """The configured wrappers by name, each waiting for its environment."""
+    named = (cfg.env.get("wrappers") or {}).items()
+    return {name: instantiate(node, _partial_=True) for name, node in named if node is not None}
+
+
 def environments(cfg: DictConfig, device: torch.device | str = "cpu", **changes: Any) -> GymEnvs | TensorEnvs:
     """The configured environments, with some arguments changed; those that are tensors on `device`."""
-    named = (cfg.env.get("wrappers") or {}).items()
-    wrappers = {name: instantiate(node, _partial_=True) for name, node in named if node is not None}
+    wrappers = wrappers_of(cfg)
     if "world" in cfg.env:
         if OmegaConf.is_missing(cfg.env.world, "_target_"):
             raise UsageError("env.world._target_ has no value: name a class as those of dqn.envs.tensor are.")

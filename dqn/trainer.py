@@ -157,7 +157,8 @@ class Trainer:
         largest = min(self.largest_reward, self.memory.clip)
         bound = largest / (1 - self.gamma) if self.gamma < 1 else float("inf")
         bound = float(self.learner.objective.transform(torch.tensor(bound)))  # of what the network says
-        if q_max > bound * 1.01 + 1e-6 and "large" not in self.warned:
+        entropic = "temperature" in getattr(self.learner.objective.backup, "keywords", {})  # entropy is worth something
+        if q_max > bound * 1.01 + 1e-6 and not entropic and "large" not in self.warned:
             self.warned.add("large")
             log.warning(
                 "Q has grown to %.4g, above the largest possible return %.4g = max|r|/(1−γ): it is overestimating; "

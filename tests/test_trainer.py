@@ -163,6 +163,12 @@ def test_b9_q_above_the_largest_possible_return_warns_once(wired, capsys):
     assert capsys.readouterr().out.count("largest possible return 2 ") == 1
 
 
+def test_b9_what_entropy_is_worth_is_no_overestimation(wired):
+    run = wired("backup=soft", "tuned.v_max=5")
+    run.trainer.warn_of(500.0)
+    assert run.trainer.warned == set()
+
+
 def test_a_histogram_that_cannot_say_what_returns_are_warns_once(wired, capsys):
     run = wired("head=hl_gauss", "tuned.v_min=-100", "tuned.v_max=0")
     start_text_log(None)
