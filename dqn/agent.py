@@ -79,7 +79,7 @@ class Agent:
             raise UsageError(f"{self.envs.id} is no single Gymnasium environment: make what is to be seen yourself.")
         options = {**cast(dict, OmegaConf.to_container(env.kwargs, resolve=True)), **kwargs}
         limit, wrappers = env.max_episode_steps, parts.wrappers_of(self.cfg)
-        return make_one(0, env.id, env.imports, options, limit, None, wrappers)
+        return make_one(0, env.id, env.imports, options, limit, None, wrappers).env  # pyright: ignore[reportAttributeAccessIssue]  # of Watched
 
     def _seen(self, obs: Any, mask: Any) -> np.ndarray:
         if isinstance(self.envs, TensorEnvs):

@@ -57,7 +57,7 @@ def environments(cfg: DictConfig, device: torch.device | str = "cpu", **changes:
     options: dict[str, Any] = {**OmegaConf.to_container(cfg.env, resolve=True), **changes, "wrappers": wrappers}  # type: ignore[dict-item]
     envs = make(**options)
     same = (options["vectorization"], options["autoreset"]) == ("sync", "same_step")
-    return Alone(envs.envs) if same and Alone.fits(envs) else envs
+    return Alone(envs.envs, "none" if envs.silent else "auto") if same and Alone.fits(envs) else envs
 
 
 def evaluation_environments(cfg: DictConfig, episodes: int) -> GymEnvs | TensorEnvs:

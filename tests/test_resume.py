@@ -402,3 +402,20 @@ def test_b12_a_sweep_goes_on_after_a_failure_names_it_and_repeats_nothing(tmp_pa
     assert "Resuming from" in again.stdout
     assert json.loads((tmp_path / "sweep/3/result.json").read_text())["env_steps"] == 200
     assert (tmp_path / "sweep/1/result.json").read_text() == written[tmp_path / "sweep/1/result.json"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_b13_a_signal_to_the_whole_terminal_leaves_workers_for_the_checkpoint(tmp_path, number):
+    directory = tmp_path / "run"
+    args, kwargs = command(None, f"run.dir={directory}", *world("test/Odd-v0"), "env.vectorization=async",
+                           "env.num_envs=2", "+env.kwargs.pause=0.001", "steps=100000")  # fmt: skip
+    process = subprocess.Popen(args, start_new_session=True, **kwargs)
+    for _ in range(600):
+        time.sleep(0.1)
+        if (directory / "config.yaml").exists():
+            break
+    time.sleep(1.0)
+    os.killpg(process.pid, number)
+    assert process.wait(60) == 128 + number
+    assert Checkpoints(directory / "checkpoints").load().counters["env_steps"] > 0
+    assert "Traceback" not in (directory / "train.log").read_text()

@@ -1,6 +1,7 @@
 """Worlds made to show faults: each answer they give says which environment, episode and step it belongs to."""
 
 import os
+import time
 from typing import ClassVar
 
 import gymnasium
@@ -101,6 +102,10 @@ class FloatImage(OneState):
 
     observation_space = Box(0, 1, (8, 8, 3), np.float32)
 
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros((8, 8, 3), np.float32), {}
+
 
 class Masked(Counting):
     """Counting with four actions, of which `legal(tag, episode, step)` may be taken; an illegal one raises.
@@ -177,6 +182,33 @@ class Image(OneState):
         return np.zeros(self.observation_space.shape, np.uint8), 1.0, False, False, {}
 
 
+class Odd(Counting):
+    """Counting that tells more than it should: `told` at a step, of a length that changes, rewards as arrays; it may
+    raise when it is made or closed, kill its process at a step, or show `shown`."""
+
+    def __init__(self, told=None, reward="float", raises=None, die_at=None, shown=None, pause=0.0, **kwargs):
+        super().__init__(**kwargs)
+        if raises == "made":
+            raise RuntimeError("no data here")
+        self.told, self.reward, self.raises, self.die_at = told, reward, raises, die_at
+        self.shown, self.pause, self.count = shown, pause, 0
+
+    def step(self, action):
+        obs, reward, terminated, truncated, info = super().step(action)
+        self.count += 1
+        time.sleep(self.pause)
+        if self.count == self.die_at:
+            os._exit(9)
+        told = {"array": np.zeros(self.count % 3), "mixed": [None, 1, "a"][self.count % 3], "mask": None}.get(self.told)
+        info = {"action_mask": np.ones(3, bool)} if self.told == "mask" else {self.told: told} if self.told else {}
+        reward = {"float": reward, "array": np.array([reward]), "int": np.int64(reward), "word": "much"}[self.reward]
+        return obs if self.shown is None else self.shown, reward, terminated, truncated, None if info == {} else info
+
+    def close(self):
+        if self.raises == "closed":
+            raise OSError("no way back")
+
+
 class ThreeLives(Counting):
     """A game of three lives of three steps, each told by info["lives"] as Atari does."""
 
@@ -216,5 +248,6 @@ gymnasium.register("test/NanReward-v0", entry_point=NanReward, max_episode_steps
 gymnasium.register("test/FloatImage-v0", entry_point=FloatImage)
 gymnasium.register("test/Masked-v0", entry_point=Masked)
 gymnasium.register("test/DictImage-v0", entry_point=DictImage)
+gymnasium.register("test/Odd-v0", entry_point=Odd)
 gymnasium.register("test/ThreeLives-v0", entry_point=ThreeLives)
 gymnasium.register("test/Image-v0", entry_point=Image, max_episode_steps=10)

@@ -25,7 +25,8 @@ class Alone(GymEnvs):
     def step(self, action: np.ndarray) -> Step:
         """One tick: action [1] int64 → Step."""
         env = self.envs.envs[0]  # pyright: ignore[reportAttributeAccessIssue]  # a SyncVectorEnv
-        obs, reward, terminated, truncated, _ = env.step(self.actions(action)[0])
+        obs, reward, terminated, truncated, info = env.step(self.actions(action)[0])
+        self._no_surprise(info)
         final, ended, cut = None, self._none, self._none
         if terminated or truncated:
             final, (ended, cut) = self._one(obs), np.array([[terminated], [truncated]], bool)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
-from dqn.envs.single import EnvironmentFailure, first_info, make_one
+from dqn.envs.single import EnvironmentFailure, close, first_info, in_worker, make_one
 from dqn.envs.spaces import MASK, Actions, Observations, has_mask, replaced
 from dqn.types import Step, UsageError
 
@@ -49,7 +49,7 @@ def make(
     if action_mask not in MASKS:
         raise UsageError(f"env.action_mask must be one of {', '.join(MASKS)}, got {action_mask!r}.")
     try:
-        mode = AutoresetMode[autoreset.upper()]
+        mode = AutoresetMode[str(autoreset).upper()]
     except KeyError:
         raise UsageError(f"env.autoreset must be next_step, same_step or disabled, got {autoreset!r}.") from None
     kwargs, wrappers = dict(kwargs or {}), dict(wrappers or {})
@@ -71,7 +71,8 @@ def make(
         info = {} if action_mask == "none" else first_info(one)
         makers = [partial(one, index) for index in range(num_envs)]
         if vectorization == "async":  # spawn: a forked child of a threaded torch may hang
-            return GymEnvs(AsyncVectorEnv(makers, autoreset_mode=mode, context="spawn"), action_mask, info)
+            workers = [partial(in_worker, maker) for maker in makers]
+            return GymEnvs(AsyncVectorEnv(workers, autoreset_mode=mode, context="spawn"), action_mask, info, id)
         return GymEnvs(SyncVectorEnv(makers, autoreset_mode=mode), action_mask, info)
 
 
@@ -105,9 +106,11 @@ class GymEnvs:
     `info` is what a reset tells: whether there are action masks. Errors: UsageError for spaces DQN cannot use.
     """
 
-    def __init__(self, envs: VectorEnv, action_mask: str = "none", info: Mapping[str, Any] | None = None):
+    def __init__(
+        self, envs: VectorEnv, action_mask: str = "none", info: Mapping[str, Any] | None = None, id: str | None = None
+    ):
         self.envs, self.num_envs = envs, envs.num_envs
-        self.id = envs.spec.id if envs.spec else _inner_id(envs)
+        self.id = id or (envs.spec.id if envs.spec else _inner_id(envs))
         mode = envs.metadata.get("autoreset_mode")
         if not isinstance(mode, AutoresetMode):
             raise UsageError(
@@ -122,10 +125,10 @@ class GymEnvs:
                 f"env.action_mask=required but {self.id} gives no info['action_mask'] at a reset: give one there and "
                 "at every step, or set env.action_mask=auto."
             )
-        self.masked = given and action_mask != "none"
+        self.masked, self.silent = given and action_mask != "none", action_mask == "none"
         self.observations = Observations(self.id, space, self.actions.n, self.masked)
         self.spec = self.observations.spec
-        self._done = np.zeros(self.num_envs, bool)
+        self.broken, self._done = False, np.zeros(self.num_envs, bool)
         self._none, self._all = np.zeros(self.num_envs, bool), np.ones(self.num_envs, bool)
 
     def _see(self, obs: Any, info: Mapping[str, Any], rows: np.ndarray, over: np.ndarray) -> np.ndarray:
@@ -157,15 +160,38 @@ class GymEnvs:
         mask[blocked] = True
         return mask
 
+    @contextmanager
+    def _alive(self) -> Iterator[None]:
+        """Whatever happens in here, it can be ended afterwards."""
+        try:
+            yield
+        except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+            self.broken = True
+            raise EnvironmentFailure(f"a process of {self.id} died (killed, or out of memory?)") from error
+        except BaseException:
+            self.broken = True
+            raise
+
+    def _no_surprise(self, info: Mapping[str, Any]) -> None:
+        if MASK in info and not self.masked and not self.silent:
+            raise EnvironmentFailure(
+                f"{self.id} gave an info['action_mask'] at a step and none at its first reset: give one there too, or "
+                "set env.action_mask=none"
+            )
+
     def reset(self, seed: int) -> np.ndarray:
         """Begin every environment anew; environment e is seeded with seed + e."""
-        obs, info = self.envs.reset(seed=seed)
+        with self._alive():
+            obs, info = self.envs.reset(seed=seed)
         self._done = self._none
         return self._see(obs, info, self._all, self._none)
 
     def step(self, action: np.ndarray) -> Step:
         """One tick of all environments: action [E] int64 → Step. Errors: EnvironmentFailure for a missing mask."""
-        shown, reward, terminated, truncated, info = self.envs.step(self.actions(action))
+        with self._alive():
+            shown, reward, terminated, truncated, info = self.envs.step(self.actions(action))
+        self._no_surprise(info)
+        terminated, truncated = np.asarray(terminated, bool), np.asarray(truncated, bool)
         done = terminated | truncated
         over = self._none if self.mode is AutoresetMode.SAME_STEP else terminated
         obs, final = self._see(shown, info, self._all, over), None
@@ -178,7 +204,11 @@ class GymEnvs:
             begun = self._see(shown, info, done, self._none)
             obs = np.where(done.reshape(-1, *[1] * (obs.ndim - 1)), begun, final)
         elif done.any():
-            last = {int(e): _row(info["final_obs"], e) for e in done.nonzero()[0]}
+            if "final_obs" not in info:
+                raise EnvironmentFailure(
+                    f"the vector class of {self.id} resets in the same step and gives no final_obs"
+                )
+            last = {int(e): _row(info["final_obs"], int(e)) for e in done.nonzero()[0]}
             final = self._see(replaced(shown, last), info.get("final_info", {}), done, terminated)
         return Step(obs, reward, terminated, truncated, self._none, final)
 
@@ -192,7 +222,14 @@ class GymEnvs:
         return getattr(self.envs, "envs", [self.envs])[0].unwrapped
 
     def close(self) -> None:
-        self.envs.close()
+        if self.broken and isinstance(self.envs, AsyncVectorEnv):  # it would wait for what never comes
+            for process in self.envs.processes:
+                process.kill()
+            with suppress(Exception):
+                self.envs.close(terminate=True)
+            self.envs.closed = True
+            return
+        close(self.envs)
 
 
 def _row(obs: Any, e: int) -> Any:

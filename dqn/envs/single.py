@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import logging
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
@@ -10,10 +12,12 @@ from typing import Any, cast
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Dict, Space
+from gymnasium.spaces import Box, Dict, Discrete, Space
 
 from dqn.envs.spaces import ARRAYS, MASK, leaves
 from dqn.types import OBSERVATION, RunError, UsageError
+
+log = logging.getLogger("dqn")
 
 
 class EnvironmentFailure(RunError):
@@ -21,25 +25,32 @@ class EnvironmentFailure(RunError):
 
 
 class Watched(gymnasium.Wrapper):
-    """Lets an exception of environment `index` say where it happened, and copies an episode's last observation,
-    which Gymnasium's SAME_STEP hands on as it is while the reset may already write into its buffer."""
+    """Lets an exception of environment `index` say where it happened, refuses what its spaces do not allow, hands on
+    masks alone of what it tells beside, and copies an episode's last observation, which Gymnasium's SAME_STEP hands on
+    as it is while the reset may already write into its buffer."""
 
     def __init__(self, env: gymnasium.Env, index: int):
         super().__init__(env)
-        self.index, self.steps = index, 0
+        self.index, self.steps, self.space = index, 0, env.observation_space
 
     def _failure(self, error: Exception) -> EnvironmentFailure:
+        return self._broken(f"raised {type(error).__name__}", str(error))
+
+    def _broken(self, did: str, what: str) -> EnvironmentFailure:
         name = self.spec.id if self.spec else type(self.unwrapped).__name__
-        return EnvironmentFailure(
-            f"environment {self.index} ({name}) raised {type(error).__name__} at its step {self.steps}: {error}"
-        )
+        return EnvironmentFailure(f"environment {self.index} ({name}) {did} at its step {self.steps}: {what}")
+
+    def _checked(self, obs: Any) -> Any:
+        if wrong := misfit(self.space, obs):
+            raise self._broken("showed what its observation space does not hold", wrong)
+        return obs
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         try:
             obs, info = self.env.reset(seed=seed, options=options)
         except Exception as error:
             raise self._failure(error) from error
-        return obs, _with_own_mask(info)
+        return self._checked(obs), _mask_alone(info)
 
     def step(self, action: Any) -> Any:
         self.steps += 1
@@ -49,12 +60,48 @@ class Watched(gymnasium.Wrapper):
             raise self._failure(error) from error
         if terminated or truncated:
             obs = deepcopy(obs) if isinstance(obs, dict) else np.copy(obs)
-        return obs, reward, terminated, truncated, _with_own_mask(info)
+        if type(reward) is not float:
+            reward = np.asarray(reward)
+            if reward.size != 1 or reward.dtype.kind not in "biuf":
+                raise self._broken("gave a reward that is no number", repr(reward))
+            reward = reward.item()
+        return self._checked(obs), float(reward), bool(terminated), bool(truncated), _mask_alone(info)
 
 
-def _with_own_mask(info: dict[str, Any]) -> dict[str, Any]:
-    """A list as a mask would be handed on as it is, and one buffer for all masks be written again."""
-    return {**info, MASK: np.array(info[MASK])} if info.get(MASK) is not None else info
+def _mask_alone(info: Any) -> dict[str, Any]:
+    """The mask as an array of its own, as a list or one buffer for all would be written again; of the rest nothing, as
+    vectors would stack what may have any shape."""
+    return {MASK: np.array(info[MASK])} if info and info.get(MASK) is not None else {}
+
+
+def misfit(space: Space, obs: Any) -> str:
+    """What keeps an observation from being one of a space of arrays, or nothing; values beyond a Box's bounds are
+    allowed, as long as its dtype can hold them."""
+    if isinstance(space, Dict):
+        if not isinstance(obs, Mapping) or {*space} - {*obs}:
+            return f"a Dict of {', '.join(space)} was expected, not {_words(obs)}"
+        return next((f"{key}: {wrong}" for key, inner in space.items() if (wrong := misfit(inner, obs[key]))), "")
+    if type(obs) is np.ndarray and obs.dtype == space.dtype and obs.shape == space.shape and space.shape:
+        return ""
+    given = np.asarray(obs)
+    if given.shape != space.shape:
+        return f"{_words(obs)} where {space} has shape {space.shape}"
+    if isinstance(space, Discrete):
+        fits = given.dtype.kind in "iu" and space.start <= given < space.start + space.n
+        return "" if fits else f"{obs!r} is none of {space}"
+    wanted = np.dtype(space.dtype)
+    if wanted.kind in "biu" and given.dtype.kind in "biu":
+        bounds: Any = None if wanted.kind == "b" else np.iinfo(wanted.name)
+        low, high = (0, 1) if bounds is None else (bounds.min, bounds.max)
+        fits = not given.size or (low <= given.min() and given.max() <= high)
+    else:
+        fits = np.can_cast(given.dtype, wanted, "same_kind")
+    return "" if fits else f"{_words(obs)} is not {wanted}"
+
+
+def _words(obs: Any) -> str:
+    array = np.asarray(obs) if not isinstance(obs, Mapping) else None
+    return f"{type(obs).__name__} of {', '.join(obs)}" if array is None else f"{array.dtype} {array.shape}"
 
 
 class LastStep(gymnasium.Wrapper):
@@ -97,7 +144,12 @@ def make_one(
     """Environment `index` of a vector, with every space an array or a Dict of arrays, watched."""
     for module in imports:
         importlib.import_module(module)
-    env = gymnasium.make(id, disable_env_checker=True, max_episode_steps=limit, **kwargs)
+    try:
+        env = gymnasium.make(id, disable_env_checker=True, max_episode_steps=limit, **kwargs)
+    except (gymnasium.error.Error, ImportError, TypeError):
+        raise
+    except Exception as error:  # its constructor's own
+        raise UsageError(f"{id} cannot be made ({type(error).__name__}: {error}): correct it or env.kwargs.") from error
     if wrappers:  # they may keep what they are shown, and an environment may write into it again
         env = gymnasium.wrappers.TransformObservation(env, deepcopy, env.observation_space)
     for name, wrapper in wrappers.items():
@@ -116,7 +168,23 @@ def first_info(one: Any) -> dict[str, Any]:
     try:
         return env.reset(seed=0)[1]
     finally:
+        close(env)
+
+
+def close(env: Any) -> None:
+    """Close it; what it raises then is said, and stops nothing."""
+    try:
         env.close()
+    except Exception as error:
+        log.warning("An environment raised %s as it was closed: %s", type(error).__name__, error)
+
+
+def in_worker(one: Callable[[], gymnasium.Env]) -> gymnasium.Env:
+    """In a process of its own: Ctrl-C and SIGTERM reach every process of a terminal or a service, and the run still
+    needs this one for its checkpoint."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return one()
 
 
 def flattened(env: gymnasium.Env) -> gymnasium.Env:

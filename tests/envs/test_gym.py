@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 import time
@@ -6,10 +7,12 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.spaces import Discrete
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary
 from worlds import Counting
 
+from dqn.envs.alone import Alone
 from dqn.envs.gym import EnvironmentFailure, make
+from dqn.envs.single import misfit
 from dqn.types import UsageError
 
 
@@ -114,3 +117,81 @@ def test_q_star_is_found_through_the_wrappers():
     assert make("dqn/Chain-v0", imports=["dqn.envs"]).optimal_q(0.9).shape == (10, 2)
     assert make("CartPole-v1").optimal_q(0.9) is None
     assert make("dqn/Chain-v0", imports=["dqn.envs"]).optimal_q(1.0) is None
+
+
+@pytest.mark.parametrize(
+    ("space", "obs", "wrong"),
+    [
+        (Box(0, 255, (2,), np.uint8), np.array([0.5, 1.0]), "float64 (2,) is not uint8"),
+        (Box(0, 255, (2,), np.uint8), [3, 300], "is not uint8"),
+        (Box(0, 255, (2,), np.uint8), [3, 255], ""),
+        (Box(0, 1, (2,), bool), np.array([0.5, 1.0]), "is not bool"),
+        (Box(0, 1, (2,), bool), [0, 1], ""),
+        (Box(-1, 1, (2,), np.float32), np.zeros(3), "has shape (2,)"),
+        (Box(-1, 1, (2,), np.float32), 0.0, "has shape (2,)"),
+        (Box(-1, 1, (2,), np.float32), None, "has shape (2,)"),
+        (Box(-1, 1, (2,), np.float32), (5, 9), ""),
+        (Box(-1, 1, (), np.float32), 3.0, ""),
+        (Discrete(4, start=2), 5, ""),
+        (Discrete(4, start=2), np.int32(6), "is none of Discrete(4, start=2)"),
+        (Discrete(4), 1.0, "is none of Discrete(4)"),
+        (Discrete(4), -1, "is none of Discrete(4)"),
+        (MultiBinary(2), np.array([True, False]), ""),
+        (Dict({"a": Discrete(2), "b": Dict({"c": Box(0, 1, (1,))})}), {"a": 1, "b": {"c": [0.5]}, "more": 1}, ""),
+        (Dict({"a": Discrete(2), "b": Dict({"c": Box(0, 1, (1,))})}), {"a": 1, "b": {"c": [1, 2]}}, "b: c: int64 (2,)"),
+        (Dict({"a": Discrete(2)}), {"b": 1}, "a Dict of a was expected, not dict of b"),
+        (Dict({"a": Discrete(2)}), 3, "a Dict of a was expected"),
+    ],
+)
+def test_what_a_space_does_not_hold_is_told_in_words(space, obs, wrong):
+    found = misfit(space, obs)
+    assert (wrong in found) if wrong else not found
+
+
+@pytest.mark.parametrize("autoreset", ["next_step", "same_step", "disabled"])
+@pytest.mark.parametrize("num_envs", [1, 3])
+@pytest.mark.parametrize("told", ["array", "mixed"])
+def test_what_is_told_beside_may_be_anything(told, num_envs, autoreset):
+    envs = make("test/Odd-v0", num_envs, autoreset=autoreset, kwargs={"told": told, "reward": "array"})
+    envs.reset(0)
+    for _ in range(10):
+        assert envs.step(np.zeros(num_envs, np.int64)).reward.shape == (num_envs,)
+    envs.close()
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "says"),
+    [
+        ({"reward": "word"}, "gave a reward that is no number at its step 1: array('much'"),
+        ({"shown": 7}, "showed what its observation space does not hold at its step 1: int64 ()"),
+        ({"told": "mask"}, "gave an info['action_mask'] at a step and none at its first reset"),
+    ],
+)
+@pytest.mark.parametrize("one", [True, False])
+def test_what_cannot_be_stored_ends_the_run_in_one_sentence(kwargs, says, one):
+    envs = make("test/Odd-v0", 1 if one else 2, kwargs=kwargs)
+    envs = Alone(envs.envs, "auto") if one else envs
+    envs.reset(0)
+    with pytest.raises(EnvironmentFailure, match=re.escape(says)):
+        envs.step(np.zeros(envs.num_envs, np.int64))
+    if "told" in kwargs:
+        silent = make("test/Odd-v0", 1, kwargs=kwargs, action_mask="none")
+        silent.reset(0)
+        silent.step(np.zeros(1, np.int64))
+
+
+def test_an_environment_that_cannot_be_made_or_closed(caplog):
+    with pytest.raises(UsageError, match=r"test/Odd-v0 cannot be made \(RuntimeError: no data here\)"):
+        make("test/Odd-v0", kwargs={"raises": "made"})
+    make("test/Odd-v0", kwargs={"raises": "closed"}).close()
+    assert "raised OSError as it was closed: no way back" in caplog.text
+
+
+def test_a_worker_that_dies_is_one_sentence_and_the_others_are_ended():
+    envs = make("test/Odd-v0", 2, vectorization="async", imports=["worlds"], kwargs={"die_at": 3})
+    envs.reset(0)
+    with pytest.raises(EnvironmentFailure, match=r"a process of test/Odd-v0 died"):
+        for _ in range(5):
+            envs.step(np.zeros(2, np.int64))
+    envs.close()
+    assert not any(process.is_alive() for process in envs.envs.processes)
