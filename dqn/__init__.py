@@ -1,7 +1,5 @@
 """The deep Q-learning family as one small, composable, fast PyTorch program."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,7 +8,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(run: str, device: str = "cpu") -> Agent:
+def load(run: str, device: str = "cpu") -> "Agent":
     """What the run in a directory has learnt, to act with: see dqn.agent.Agent.
 
     Errors: types.UsageError where no run lies there, or it has no checkpoint.

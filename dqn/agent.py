@@ -1,7 +1,5 @@
 """What a run has learnt, in a program of one's own: agent = dqn.load("runs/NAME"); action = agent.act(obs)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -36,7 +34,7 @@ def trained(directory: Path, device: torch.device) -> tuple[DictConfig, Any, QNe
     return cfg, envs, network.to(device), snapshot
 
 
-def load(run: str, device: str = "cpu") -> Agent:
+def load(run: str, device: str = "cpu") -> "Agent":
     """The agent of the run in directory `run`. Errors: UsageError where none lies there, or it has no checkpoint."""
     chosen, _ = choose_device(device)
     return Agent(*trained(run_directory("run", str(run)), chosen)[:3], chosen)

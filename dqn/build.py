@@ -1,7 +1,5 @@
 """Wires one run: every part of the configuration in its place."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

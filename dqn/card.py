@@ -1,7 +1,5 @@
 """The recipe card and the memory plan: what a run is made of and what it will take, said before it starts."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from pathlib import Path

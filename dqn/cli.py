@@ -1,7 +1,5 @@
 """The front door of every verb: where configuration lives, and how an error becomes one sentence."""
 
-from __future__ import annotations
-
 import difflib
 import os
 import re
@@ -66,7 +64,10 @@ def explain(error: BaseException) -> str:
     missing = re.search(r"Missing mandatory value: (\S+)", text)
     if missing:
         return f"{missing[1]} has no value: set it with {missing[1]}=…"
-    return " ".join((text.strip().splitlines() or [type(error).__name__])[0].split())
+    said = " ".join((text.strip().splitlines() or [type(error).__name__])[0].split())
+    if "Lexer" in said or "mismatched input" in said or "extraneous input" in said:
+        said += " (a value with letters other than a-z 0-9 _ - . / : wants quotes twice: \"name='value'\")"
+    return said
 
 
 def run_directory(option: str, value: str) -> Path:
@@ -83,11 +84,11 @@ def fail(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def front_door(job: Callable[[], Any]) -> None:
-    """Run a Hydra job; bad input ends with one sentence and exit code 2, a broken run with one and code 1."""
+def front_door(job: Callable[[], Any]) -> Any:
+    """Run a job; bad input ends with one sentence and exit code 2, a broken run with one and code 1."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands errors on instead of printing them its own way
     try:
-        job()
+        return job()
     except UsageError as error:
         fail(str(error), 2)
     except RunError as error:

@@ -1,7 +1,5 @@
 """The collector: acts in the environments and hands on what happened, a block of rows at a time."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from time import perf_counter

@@ -1,7 +1,5 @@
 """Evaluate a run's newest checkpoint: python -m dqn.evaluate run=RUN episodes=100."""
 
-from __future__ import annotations
-
 import json
 import sys
 

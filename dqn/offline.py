@@ -1,7 +1,5 @@
 """Learning from recorded data: where it comes from, and the collector that plays nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,13 @@ def recorded(path: str, spec: Spec, kept: Spec) -> list[Rows]:
     if shape not in (spec.obs_shape, kept.obs_shape):
         raise ValueError(f"replay.path={path} shows observations {shape} {kind}, env has {spec.obs_shape}: "
                          "choose the environment that it was recorded in, and its replay.frame_stack")  # fmt: skip
+    floats, actions = kind.is_floating_point, max(int(block.action.max()) for block in blocks) + 1
+    states = max(int(block.obs.max()) for block in blocks) + 1 if spec.states else 0
+    if floats != (spec.obs_dtype.kind == "f") or actions > spec.num_actions or states > spec.states:
+        raise ValueError(
+            f"replay.path={path} holds {kind}, {states} states and {actions} actions at least, env {spec.obs_dtype}, "
+            f"{spec.states} states and {spec.num_actions} actions: choose the environment that it was recorded in"
+        )
     return blocks
 
 

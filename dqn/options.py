@@ -1,7 +1,5 @@
 """What every option may be; what cannot be meant is refused here, each in one sentence."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -68,8 +66,11 @@ def check(cfg: DictConfig) -> None:
                 full = f"{prefix}{name}"
                 others = [other for other in option_names(cfg) if other != full]
                 raise UsageError(f"{full} is not an option{nearest(full, others)}: remove it.")
+    _lists(cfg)
     for name, least in AT_LEAST.items():
         value = OmegaConf.select(cfg, name)
+        if isinstance(value, float) and value.is_integer():  # 1e6
+            OmegaConf.update(cfg, name, value := int(value))
         if name == "replay.capacity" and value is None and "path" in cfg.replay:
             continue  # as much as was recorded
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -85,6 +86,15 @@ def check(cfg: DictConfig) -> None:
             raise UsageError(f"{name} must be a number {bounds}, got {value!r}.")
 
 
+def _lists(cfg: DictConfig) -> None:
+    given = {"tuned.hidden": int, "output.hidden": int, "env.imports": str}
+    for name, kind in given.items():
+        value = OmegaConf.select(cfg, name, default=OmegaConf.create([]))
+        if not OmegaConf.is_list(value) or not all(isinstance(one, kind) for one in value):
+            example = "[256,256]" if kind is int else "[package]"
+            raise UsageError(f"{name} must be a list as {example}, got {value!r}.")
+
+
 def doubts(cfg: DictConfig, lr_schedule: Any) -> list[str]:
     """What can be meant, and seldom is: each a sentence that says what to change."""
     nearly = max(0, cfg.steps * 9 // 10)
@@ -94,6 +104,10 @@ def doubts(cfg: DictConfig, lr_schedule: Any) -> list[str]:
         ),
         f"The lr is 0 for the last tenth of {cfg.steps:,} steps or more: raise lr_schedule.steps, or set "
         "lr_schedule.end above 0.": cfg.steps > 10 and lr_schedule is not None and lr_schedule(nearly) == 0,
+        "Wrappers that normalise begin their statistics anew in every evaluation and resume, and NormalizeReward "
+        "changes what is reported: take them from env.wrappers, or say so beside the results.": any(
+            "Normalize" in str(node.get("_target_")) for node in (cfg.env.get("wrappers") or {}).values() if node
+        ),
         "A single environment stands on the first rung of exploration.ladder for ever: set env.num_envs above 1, or "
         "choose exploration=epsilon_greedy.": cfg.exploration.get("ladder", 0) > 0 and cfg.env.num_envs == 1,
     }

@@ -1,7 +1,6 @@
 """The configuration's parts, one at a time: worlds, network, clock, learner, memory, evaluation."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -134,8 +133,9 @@ class Evaluator:
         self.optimal = envs.optimal_q(cfg.gamma) if inner(envs.spec).states else None  # Q* of states that are seen
 
     def __call__(
-        self, episodes: int | None = None, epsilon: float | None = None, seed: int | None = None
-    ) -> dict[str, Any]:
+        self, episodes: int | None = None, epsilon: float | None = None, seed: int | None = None,
+        stop: Callable[[], bool] = bool,
+    ) -> dict[str, Any]:  # fmt: skip
         cfg = self.cfg
         episodes = cast(int, cfg.tracking.evaluate_episodes if episodes is None else episodes)
         epsilon = cast(float, cfg.tracking.evaluate_epsilon if epsilon is None else epsilon)
@@ -145,7 +145,7 @@ class Evaluator:
         actor = Actor(self.network, EpsilonGreedy(Constant(epsilon)), self.device, coins, envs.num_envs)
         self.network.eval()  # mean weights and fixed fractions: nothing is drawn
         try:
-            result = play(actor, envs, episodes, stream(seed, "evaluation"))
+            result = play(actor, envs, episodes, stream(seed, "evaluation"), cfg.tracking.evaluate_cap, stop)
             if self.optimal is not None:
                 h = instantiate(cfg.transform)
                 result["known_q"] = known_values(self.network, self.optimal, self.device, cfg.gamma, h)

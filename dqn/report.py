@@ -1,7 +1,5 @@
 """Compare finished runs: python -m dqn.report RUN [RUN …] prints a table, the best first."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

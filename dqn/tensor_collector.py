@@ -1,7 +1,5 @@
 """The collector of tensor worlds: acting, stepping and gathering rows as one captured step."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from time import perf_counter
 from typing import Any

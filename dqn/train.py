@@ -1,7 +1,5 @@
 """Train an agent: python -m dqn.train [group=choice] [option=value]."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os
@@ -9,6 +7,7 @@ import platform
 import signal
 import sys
 from pathlib import Path
+from shlex import quote
 from time import perf_counter
 from types import FrameType
 from typing import Any, cast
@@ -22,7 +21,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dqn import __version__, build
-from dqn.cli import CONF, front_door, option_names, run_directory
+from dqn.again import again, resume_arguments
+from dqn.cli import CONF, front_door, option_names
 from dqn.options import keep
 from dqn.tracking.checkpoint import Checkpoints, write_text
 from dqn.tracking.logger import start_text_log
@@ -55,7 +55,7 @@ def stop_on_signals(trainer: Trainer) -> list[int]:
 def train(cfg: DictConfig, directory: Path) -> dict[str, Any]:
     """One run from the configuration to `result.json`; `cfg.resume` continues the run that lies in `directory`."""
     started = perf_counter()
-    if cfg.resume is None and (directory / "config.yaml").exists():
+    if cfg.resume is None and [*(directory / "checkpoints").glob("*.json")]:
         raise UsageError(
             f"{directory} already holds a run: continue it with resume={directory}, or choose another run.dir."
         )
@@ -90,7 +90,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, Any]:
             log.info(
                 "Stopped at %s steps. Continue with: python -m dqn.train resume=%s",
                 f"{trainer.env_steps:,}",
-                directory,
+                quote(str(directory)),
             )
             sys.exit(128 + caught[0])
         result = finish(cfg, run, perf_counter() - started)
@@ -137,29 +137,10 @@ def finish(cfg: DictConfig, run: build.Run, seconds: float) -> dict[str, Any]:
         f"{trainer.updates:,}", seconds,
     )  # fmt: skip
     log.info("Results are in %s", directory.resolve())
-    log.info("  evaluate:  python -m dqn.evaluate run=%s episodes=100", directory)
-    log.info("  curves:    tensorboard --logdir %s", directory)
+    shown = quote(str(directory))
+    log.info("  evaluate:  python -m dqn.evaluate run=%s episodes=100", shown)
+    log.info("  curves:    tensorboard --logdir %s", shown)
     return result
-
-
-def resume_arguments(arguments: list[str]) -> list[str]:
-    """`resume=RUN …`: the run's own composed configuration takes the place of conf/, the rest overrides it.
-
-    Errors: UsageError when RUN is no run's directory or a group is chosen anew.
-    """
-    run = next((a.partition("=")[2] for a in arguments if a.startswith("resume=")), "")
-    if run in ("", "null"):
-        return arguments
-    directory = run_directory("resume", run)
-    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
-    for argument in arguments:
-        if argument.partition("=")[0] in groups:
-            raise UsageError(f"{argument}: a resumed run keeps its parts; only numbers can be changed beside resume=.")
-    return [
-        "--config-path", str(directory.resolve()), "--config-name", "config", *arguments,
-        f"hydra.run.dir={directory}", "hydra.output_subdir=null",
-        "hydra/job_logging=none", "hydra/hydra_logging=none",
-    ]  # fmt: skip
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -167,34 +148,12 @@ def _job(cfg: DictConfig) -> float:
     """One run; what a sweeper that searches is told is the closing evaluation's mean return."""
     hydra_cfg = HydraConfig.get()
     directory = Path(hydra_cfg.runtime.output_dir)
-    if hydra_cfg.mode is RunMode.MULTIRUN and (done := again(cfg, directory)) is not None:
-        return done["evaluation"]["mean"]
-    return train(cfg, directory)["evaluation"]["mean"]
-
-
-def again(cfg: DictConfig, directory: Path) -> dict[str, Any] | None:
-    """A sweep that is run again in its directory: the result of a finished job, else the job goes on where it stood.
-
-    Errors: UsageError where the directory holds another job.
-    """
-    saved = directory / "config.yaml"
-    if not saved.is_file():
-        return None
-
-    def plain(cfg: Any) -> Any:  # without what names the time of day
-        return OmegaConf.to_container(OmegaConf.merge(cfg, {"run": None, "resume": None}), resolve=True)
-
-    if plain(cfg) != plain(OmegaConf.load(saved)):
-        raise UsageError(f"{directory} holds a job with other settings: choose another hydra.sweep.dir.")
-    if (directory / "result.json").is_file():
-        start_text_log(None)
-        log.info("%s is finished.", directory)
-        return json.loads((directory / "result.json").read_text())
-    if [*directory.glob("checkpoints/*.json")]:
-        cfg.resume = str(directory)
-    else:
-        saved.unlink()
-    return None
+    if hydra_cfg.mode is not RunMode.MULTIRUN:
+        return front_door(lambda: train(cfg, directory))["evaluation"][
+            "mean"
+        ]  # or Hydra would say more than a sentence
+    done = again(cfg, directory)
+    return (done or train(cfg, directory))["evaluation"]["mean"]
 
 
 def main() -> None:

@@ -1,7 +1,5 @@
 """The trainer: time. Collect, store, learn, sync, evaluate, log, checkpoint, all counted in env_steps."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from dqn.tracking.episodes import Episodes
 from dqn.tracking.logger import Logger, Progress
 from dqn.tracking.meter import Meter
 from dqn.tracking.seeding import stream
+from dqn.tracking.watch import Watch
 from dqn.types import Rows, RunError
 
 log = logging.getLogger("dqn")
@@ -53,7 +52,7 @@ class Trainer:
         self.env_steps = self.updates = self.points = 0
         self.largest_reward = float(self.memory.ring.reward.nan_to_num().abs().max())  # of what was recorded
         self.ready = self.stop = False
-        self.warned: set[str] = set()
+        self.watch = Watch(self.learner, self.gamma)
         self.saved_at, self.batch = -1, {}
         self.episodes = Episodes(self.collector.num_envs)
         self.meter = Meter(STATS, self.learner.parameters[0].device)
@@ -132,7 +131,9 @@ class Trainer:
     def write_evaluation(self, episodes: int | None = None) -> dict[str, Any]:
         """Evaluate (over the usual number of episodes unless told) and log it; the whole result is returned."""
         with self.meter.timed("evaluate"):
-            result = self.evaluate(episodes)
+            result = self.evaluate(episodes, stop=lambda: self.stop)
+        if self.stop:  # before it was whole
+            return result
         known = {f"qstar/{k}": v for k, v in result.get("known_q", {}).items() if k.endswith("_error")}
         self.logger.scalars({"evaluation/return": result["mean"], **known}, self.env_steps)
         return result
@@ -150,27 +151,7 @@ class Trainer:
             if not np.isfinite(numbers.get("learner/loss", 0.0)):
                 self.diverged()
             if "learner/q_max" in numbers:
-                self.warn_of(numbers["learner/q_max"])
-
-    def warn_of(self, q_max: float) -> None:
-        """Once each, what a largest Q of a batch tells: it cannot be true, or the head cannot say more."""
-        largest = min(self.largest_reward, self.memory.clip)
-        bound = largest / (1 - self.gamma) if self.gamma < 1 else float("inf")
-        bound = float(self.learner.objective.transform(torch.tensor(bound)))  # of what the network says
-        entropic = "temperature" in getattr(self.learner.objective.backup, "keywords", {})  # entropy is worth something
-        if q_max > bound * 1.01 + 1e-6 and not entropic and "large" not in self.warned:
-            self.warned.add("large")
-            log.warning(
-                "Q has grown to %.4g, above the largest possible return %.4g = max|r|/(1−γ): it is overestimating; "
-                "try backup=double_q, a lower optimizer.lr or a longer target.period.", q_max, bound,
-            )  # fmt: skip
-        low, high = getattr(self.learner.online.head, "bounds", (q_max - 1, q_max + 1))
-        if not low + 0.02 * (high - low) < q_max < high - 0.02 * (high - low) and "bounds" not in self.warned:
-            self.warned.add("bounds")
-            log.warning(
-                "Q is %.4g, at the end of what the head says: let tuned.v_min=%g and tuned.v_max=%g hold all returns.",
-                q_max, low, high,
-            )  # fmt: skip
+                self.watch(numbers["learner/q_max"], min(self.largest_reward, self.memory.clip))
 
     # Resume: the state of time itself, and the two ways into it.
 

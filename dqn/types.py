@@ -4,8 +4,6 @@ Shapes: **T** time, **B** batch, **E** environments, **A** actions, **N** atoms,
 **S** states. `# [T, B]` stands where a tensor is first named. `done` = terminated or truncated.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -38,7 +36,7 @@ class Spec:
     obs_dtype: np.dtype
     num_actions: int
     states: int = 0
-    parts: tuple[tuple[str, Spec], ...] = ()
+    parts: tuple[tuple[str, "Spec"], ...] = ()
 
 
 @dataclass

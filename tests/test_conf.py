@@ -132,6 +132,8 @@ def test_an_unwritable_run_directory_is_one_sentence(monkeypatch, capfd, tmp_pat
 
 def test_a_run_directory_in_use_is_not_overwritten(monkeypatch, capfd, tmp_path):
     (tmp_path / "config.yaml").write_text("gamma: 0.5\n")
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/000001-10.json").write_text("{}")
     code, err = command(monkeypatch, capfd, f"run.dir={tmp_path}", "steps=10")
     assert code == 2
     assert f"resume={tmp_path}" in err

@@ -57,7 +57,7 @@ def test_offline_training_plays_nothing_and_evaluates(wired, played):
     played_in, evaluated = trainer.collector.envs, []
     played_in.step = played_in.reset = lambda *a: pytest.fail("nothing is to be played")
     evaluate = trainer.evaluate
-    trainer.evaluate = lambda episodes=None: evaluated.append(trainer.env_steps) or evaluate(1)
+    trainer.evaluate = lambda episodes=None, stop=None: evaluated.append(trainer.env_steps) or evaluate(1)
     trainer.run()
     assert (trainer.env_steps, trainer.updates) == (150, 150)
     assert evaluated == [50, 100]
@@ -91,3 +91,12 @@ def test_what_cannot_be_learnt_from_is_refused(wired, played, overrides, says):
     given = [o.replace("{played}", str(played.directory)) for o in overrides]
     with pytest.raises(UsageError, match=says):
         wired(*OFFLINE, *given)
+
+
+@pytest.mark.parametrize("other", ["+env.kwargs.states=20", "+env.kwargs.actions=2"])
+def test_data_of_another_world_is_refused(wired, other):
+    """Which has the same shape: state numbers, and too many of them, or of actions."""
+    played = wired("env=mdp1000", "steps=600", "learning_starts=700")
+    played.trainer.run()
+    with pytest.raises(UsageError, match="choose the environment that it was recorded in"):
+        wired("algorithm=cql", "env=mdp1000", other, f"replay.path={played.trainer.directory}")

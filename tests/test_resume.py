@@ -419,3 +419,41 @@ def test_b13_a_signal_to_the_whole_terminal_leaves_workers_for_the_checkpoint(tm
     assert process.wait(60) == 128 + number
     assert Checkpoints(directory / "checkpoints").load().counters["env_steps"] > 0
     assert "Traceback" not in (directory / "train.log").read_text()
+
+
+@pytest.mark.parametrize("name", ["ünï 日本", "a=b,c(d)", "it's [1] {x} #2 ~$"])
+def test_a_run_lies_and_is_resumed_wherever_its_path_leads(tmp_path, name):
+    directory = tmp_path / name
+    escaped = str(directory).replace("'", "\\'")
+    run_to_end(None, "steps=30", f"run.dir='{escaped}'", "tracking.final_episodes=1")
+    run_to_end(None, f"resume={directory}", "steps=60")
+    run_to_end(None, f"resume='{directory}'", "steps=90")
+    assert json.loads((directory / "result.json").read_text())["env_steps"] >= 90
+
+
+def test_a_run_that_died_before_its_first_checkpoint_is_begun_again(tmp_path):
+    directory = tmp_path / "run"
+    directory.mkdir()
+    (directory / "config.yaml").write_text("of another time")
+    run_to_end(directory, "steps=3e1", f"run.dir={directory}", "tracking.final_episodes=1")
+    args, kwargs = command(None, "steps=30", f"run.dir={directory}")
+    done = subprocess.run(args, check=False, timeout=100, **kwargs)
+    assert done.returncode == 2
+    assert len(done.stdout.splitlines()) == 1, done.stdout
+    assert "already holds a run" in done.stdout
+
+
+def test_a_stop_during_an_evaluation_does_not_wait_for_its_end(tmp_path):
+    trainer = make(tmp_path / "run", *world("test/Odd-v0"), "steps=1000", "tracking.evaluate_every=100",
+                   "tracking.evaluate_episodes=1000", "+env.kwargs.lengths=[1000]")  # fmt: skip
+    write = trainer.write_evaluation
+
+    def stopped(episodes=None):
+        trainer.stop = True
+        return write(episodes)
+
+    trainer.write_evaluation = stopped
+    trainer.run()
+    assert trainer.env_steps == 100
+    assert trainer.complete is False
+    assert Checkpoints(tmp_path / "run/checkpoints").load().counters["env_steps"] == 100

@@ -157,24 +157,22 @@ def test_b9_a_loss_that_is_no_number_stops_at_its_update_with_the_batch(wired):
 def test_b9_q_above_the_largest_possible_return_warns_once(wired, capsys):
     run = wired(*world("test/OneState-v0", "gamma=0.5", "steps=50", "tracking.log_every=10"))
     start_text_log(None)  # to the stdout that is captured now
-    run.trainer.largest_reward = 1.0
     for q in (1.9, 2.5, 3.0):
-        run.trainer.warn_of(q)
+        run.trainer.watch(q, 1.0)
     assert capsys.readouterr().out.count("largest possible return 2 ") == 1
 
 
 def test_b9_what_entropy_is_worth_is_no_overestimation(wired):
     run = wired("backup=soft", "tuned.v_max=5")
-    run.trainer.warn_of(500.0)
-    assert run.trainer.warned == set()
+    run.trainer.watch(500.0, 1.0)
+    assert run.trainer.watch.warned == set()
 
 
 def test_a_histogram_that_cannot_say_what_returns_are_warns_once(wired, capsys):
     run = wired("head=hl_gauss", "tuned.v_min=-100", "tuned.v_max=0")
     start_text_log(None)
-    run.trainer.largest_reward = 1000.0
     for q in (-50.0, -97.0, -99.0, -1.0):
-        run.trainer.warn_of(q)
+        run.trainer.watch(q, 1000.0)
     assert capsys.readouterr().out.count("Q is -99, at the end of what the head says") == 1
 
 

@@ -1,7 +1,5 @@
 """The actor: observations in, actions out."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -5,8 +5,6 @@ An exploration has a `name` (of the number that varies), its `rate(env_steps)`, 
 place, or in `rate`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

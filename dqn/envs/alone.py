@@ -1,7 +1,5 @@
 """One environment behind the door of many."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

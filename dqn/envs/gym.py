@@ -1,7 +1,5 @@
 """Any Gymnasium environment, one or many, behind one adapter: the three autoreset modes come out as `Step`s."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -31,7 +29,7 @@ def make(
     action_mask: str = "auto",
     step_cap: int | None = None,
     wrappers: Mapping[str, Callable[[gymnasium.Env], gymnasium.Env]] | None = None,
-) -> GymEnvs:
+) -> "GymEnvs":
     """`num_envs` copies of the Gymnasium environment `id`; `imports` names the packages that register it.
 
     `vectorization`: `sync` (one process), `async` (a process each) or `vector_entry_point` (the environment's own

@@ -1,7 +1,5 @@
 """One environment of a vector: made, watched, and its observations brought to arrays."""
 
-from __future__ import annotations
-
 import importlib
 import logging
 import signal

@@ -1,7 +1,5 @@
 """Spaces: what Gymnasium's observations and actions are to an agent: arrays, records and numbered actions."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from math import prod
 from typing import Any

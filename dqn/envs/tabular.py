@@ -4,8 +4,6 @@ Gymnasium's TimeLimit ends an episode by truncation, so their Q* is that of the 
 mistakes a truncation for an end is found out.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import gymnasium

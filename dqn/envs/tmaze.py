@@ -1,7 +1,5 @@
 """Worlds that need memory: what is seen now does not say what to do."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import gymnasium

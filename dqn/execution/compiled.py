@@ -6,8 +6,6 @@ changed by that. The tensors which the step reads and writes become the graph's 
 they are drawn before each call, from the same generators in the same order as the step as written would.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

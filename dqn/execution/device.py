@@ -1,7 +1,5 @@
 """Which device a run uses, and where its replay memory lies."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -7,8 +7,6 @@ dicts). `optimizer` is the one that the step uses, where it uses one. `small` sa
 torch itself is what takes the time. `why` says in words what was chosen.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from operator import attrgetter
 from typing import Any

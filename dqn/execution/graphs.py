@@ -1,7 +1,5 @@
 """The whole step as one CUDA graph."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from typing import Any

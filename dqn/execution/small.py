@@ -4,8 +4,6 @@ The recorded graph (execution.compiled) is written out as a Python function of N
 known before the call, such as a transposed weight, is a view that is made once.
 """
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Callable
 from typing import Any

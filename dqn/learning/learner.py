@@ -1,7 +1,5 @@
 """The learner: descends the objective, keeps the target network."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The objective: the one place where a prediction meets its target."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Passes: one batch learnt from in several shuffled minibatches."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch

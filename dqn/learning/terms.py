@@ -1,7 +1,5 @@
 """Terms: what may be added to the temporal-difference loss. term(values, action [T, B]) → [T, B], its weight in it."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from dqn.types import Values

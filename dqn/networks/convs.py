@@ -7,8 +7,6 @@ GroupNorm of one group: the statistics of CleanRL's PQN, but no parameter depend
 normalises each position over its channels alone, flax's default.) Behind the fully connected layer it is LayerNorm.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from math import prod
 from typing import Any
@@ -26,7 +24,8 @@ Body = Callable[[int], list[nn.Module]]
 
 
 def image_layout(shape: tuple[int, ...], layout: str = "auto", cube: str | None = None) -> str:
-    """`hw`, `hwc` or `chw`: where the channels are. With `auto` they are the smaller of the first and last axis.
+    """`hw`, `hwc` or `chw`: where the channels are. With `auto` two equal neighbours are the sides, else the channels
+    are the smaller of the first and last axis.
 
     `cube` is the answer where both are equally long. Errors: ValueError where there is no telling.
     """
@@ -36,7 +35,9 @@ def image_layout(shape: tuple[int, ...], layout: str = "auto", cube: str | None 
         return "hw"
     if layout != "auto":
         return layout
-    first, last = shape[0], shape[2]
+    first, middle, last = shape
+    if (first == middle) != (middle == last):
+        return "hwc" if first == middle else "chw"
     if first == last and cube is not None:
         return cube
     if first == last or min(first, last) > MOST_CHANNELS:

@@ -4,8 +4,6 @@ A core takes features [L, B, F], a state [B, S] and the rows that begin an episo
 [L, B, `features`] and the state behind the last row. A zero state is the memory of nothing.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -4,8 +4,6 @@ A head is (forward, mix, loss): features → Values; (values, π) → atoms, pro
 (error, td_error). Here the heads of the expected return and of histograms; networks.quantiles has the others.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

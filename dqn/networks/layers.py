@@ -1,7 +1,5 @@
 """Layers: the linear maps every torso and head is built from."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Outputs: features [..., F], or state numbers [...] int64, turned into numbers for each action [..., A, N]."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """The Q-network: a torso, a core where something must be remembered, and a head."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

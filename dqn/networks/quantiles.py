@@ -5,8 +5,6 @@ z(τ) = Σ_a π(a) h⁻¹(z_a(τ)), as in Munchausen-IQN (Vieillard et al., 2020
 greedy; for a soft π not the mixture of the distributions, though with exactly its mean.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -4,8 +4,6 @@ The adapter of the environments writes them (a Dict observation, a mask of legal
 stage, the ring and the checkpoints, knows nothing of it.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from math import prod
 

@@ -4,8 +4,6 @@ A torso takes observations [..., *obs_shape] and gives features [..., `features`
 which stand for one-hot vectors of length `features` (layers.Linear reads both). A Dict comes as a dict of tensors.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any

@@ -8,8 +8,6 @@ that a rule which does not need them does not pay for them, and the action taken
 q = ILLEGAL: they are never greedy and weigh nothing in a softmax.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

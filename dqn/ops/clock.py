@@ -1,7 +1,5 @@
 """The clock: what is due when, as pure functions of env_steps."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

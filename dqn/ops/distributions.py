@@ -3,8 +3,6 @@
 A distribution is atoms [..., N] and their probabilities [..., N], or None where all atoms weigh 1/N.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

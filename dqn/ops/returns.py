@@ -1,7 +1,5 @@
 """Returns: how far to look before bootstrapping."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

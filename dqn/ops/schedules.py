@@ -1,7 +1,5 @@
 """Schedules: pure functions of a count, with absolute lengths, so that no resume or budget moves them."""
 
-from __future__ import annotations
-
 
 class Constant:
     """value(t) = value."""

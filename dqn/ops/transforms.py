@@ -1,7 +1,5 @@
 """Value transforms: learn h(Q) instead of Q where returns span orders of magnitude."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -3,8 +3,6 @@
 An episode of T decisions takes T rows and one marked `reset` that holds its last observation, as in the ring.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The replay memory: sample starts, gather their windows, fold the returns."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The sum tree: draw from many priorities in proportion, change a few, each in a handful of small steps."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Prioritised replay: what surprised is drawn more often, and weighted down for it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

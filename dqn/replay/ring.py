@@ -11,8 +11,6 @@ is masked by ops.returns. Of observations that are stacks of frames only the new
 as far as they are of its episode, make the stack whole again.
 """
 
-from __future__ import annotations
-
 from math import ceil, prod
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ A sampler draws starts from the ring's FIFO: (slot [B], env [B], weight [B] or [
 asks `ready(ring)` and says `at(env_steps)`; after an update it says `report(slot, env, td_error, valid)`.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

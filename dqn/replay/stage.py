@@ -1,7 +1,5 @@
 """The stage: rows gathered in plain arrays and handed to the ring a block at a time."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

@@ -5,8 +5,6 @@ checkpoints/000003-50000.safetensors       parameters, optimizer, random streams
 checkpoints/000003-50000-rows.safetensors  the replay rows written since the checkpoint before
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -57,7 +56,10 @@ def _sync(path: Path) -> None:
 
 def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
     temporary = path.with_suffix(".tmp")
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary)
+    try:
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary)
+    except SafetensorError as error:  # its word for a full disk
+        raise OSError(0, f"cannot be written ({error})", str(path)) from error
     digest = _sha256(temporary)
     _sync(temporary)
     temporary.replace(path)

@@ -1,7 +1,5 @@
 """Raw returns and lengths of the episodes in a stream of rows, whatever the autoreset mode."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

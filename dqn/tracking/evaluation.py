@@ -1,7 +1,6 @@
 """Evaluation: whole episodes with raw rewards in environments of its own, changing nothing in the run."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,14 @@ from torch import nn
 from dqn.types import UsageError
 
 
-def play(actor: Any, envs: Any, episodes: int, seed: int) -> dict:
+def play(
+    actor: Any, envs: Any, episodes: int, seed: int, cap: float = float("inf"), stop: Callable[[], bool] = bool
+) -> dict:
     """Play exactly `episodes` whole episodes; environment e plays numbers e, e+E, … so short ones are not preferred.
 
-    Returns mean, std, every return and length. Errors: UsageError when `episodes` is not positive.
+    An episode of `cap` decisions counts as it is, and its environment, which goes on, plays no more. Returns mean, std,
+    every return and length; fewer, and no mean of none, where `stop()` says to.
+    Errors: UsageError when `episodes` is not positive.
     """
     if episodes < 1:
         raise UsageError(f"an evaluation needs episodes ≥ 1, got {episodes}.")
@@ -23,21 +26,25 @@ def play(actor: Any, envs: Any, episodes: int, seed: int) -> dict:
     returns, lengths = np.zeros(count), np.zeros(count, np.int64)
     games: list[list[tuple[float, int]]] = [[] for _ in range(count)]
     obs = envs.reset(seed)
-    while any(len(games[e]) < owed[e] for e in range(count)):
+    retired = np.zeros(count, bool)
+    while any(len(games[e]) < owed[e] and not retired[e] for e in range(count)) and not stop():
         step = envs.step(actor.act(obs, 0))
         actor.forget(step.begins)
         returns += step.reward
         lengths += ~step.reset
-        for e in (step.terminated | step.truncated).nonzero()[0]:
+        capped = (lengths >= cap) & ~(step.terminated | step.truncated) & ~retired
+        for e in ((step.terminated | step.truncated | capped) & ~retired).nonzero()[0]:
             games[e].append((float(returns[e]), int(lengths[e])))
             returns[e], lengths[e] = 0.0, 0
+        retired |= capped
         obs = step.obs
-    played = [games[i % count][i // count] for i in range(episodes)]
+    order = [(i % count, i // count) for i in range(episodes)]
+    played = [games[e][i] for e, i in order if i < len(games[e])]
     scores = np.array([score for score, _ in played])
     return {
-        "episodes": episodes,
-        "mean": float(scores.mean()),
-        "std": float(scores.std()),
+        "episodes": len(played),
+        "mean": float(scores.mean()) if played else float("nan"),
+        "std": float(scores.std()) if played else float("nan"),
         "returns": scores.tolist(),
         "lengths": [length for _, length in played],
         "seed": seed,

@@ -1,7 +1,5 @@
 """The log: event files for TensorBoard, a text file, the terminal; a small fixed set of tags."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import logging

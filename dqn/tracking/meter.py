@@ -1,7 +1,5 @@
 """The meter: what a run adds up between two lines of the log."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Seeding: one seed, a stream of its own for every purpose, and the hash that shows two runs equal."""
 
-from __future__ import annotations
-
 import hashlib
 
 import numpy as np

@@ -13,7 +13,8 @@ from worlds import Counting
 from dqn.envs.alone import Alone
 from dqn.envs.gym import EnvironmentFailure, make
 from dqn.envs.single import misfit
-from dqn.types import UsageError
+from dqn.tracking.evaluation import play
+from dqn.types import Step, UsageError
 
 
 def test_a26_environments_of_one_vector_begin_differently():
@@ -195,3 +196,30 @@ def test_a_worker_that_dies_is_one_sentence_and_the_others_are_ended():
             envs.step(np.zeros(2, np.int64))
     envs.close()
     assert not any(process.is_alive() for process in envs.envs.processes)
+
+
+def test_a_capped_evaluation_ends_where_a_vector_class_does_not():
+    """Its environments cannot be reset one by one: what is capped counts as it is, and plays no more."""
+
+    class Endless:
+        num_envs, began = 2, 0
+
+        def reset(self, seed):
+            self.ticks = 0
+            return np.zeros((2, 1))
+
+        def step(self, action):
+            self.ticks += 1
+            ends = np.array([self.ticks % 3 == 0, False])
+            no = np.zeros(2, bool)
+            return Step(np.zeros((2, 1)), np.ones(2), ends, no, no, np.zeros((2, 1)))
+
+    class Idle:
+        act = staticmethod(lambda obs, now: np.zeros(2, np.int64))
+        forget = staticmethod(lambda begins: None)
+
+    result = play(Idle, Endless(), 6, 0, cap=7)
+    assert result["returns"] == [3.0, 7.0, 3.0, 3.0]
+    assert result["lengths"] == [3, 7, 3, 3]
+    asked = []
+    assert play(Idle, Endless(), 6, 0, stop=lambda: len(asked) > 3 or asked.append(0))["lengths"] == [3]

@@ -1,7 +1,5 @@
 """Worlds as tensor programs: E environments at once, on any device, recorded and captured with the step around them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from dqn.envs.tensor.classic import Acrobot, CartPole, MountainCar

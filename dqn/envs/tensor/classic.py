@@ -1,7 +1,5 @@
 """The classic control problems: CartPole, Acrobot and MountainCar, with Gymnasium's constants."""
 
-from __future__ import annotations
-
 from math import pi
 
 import torch

@@ -1,7 +1,5 @@
 """Many copies of a tensor world: time limits, autoresets, and the same door as Gymnasium's environments."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Two grids of the behaviour suite: Catch, where credit is due late, and DeepSea, where the reward must be sought."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

@@ -1,7 +1,5 @@
 """The five games of MinAtar by their names. Young & Tian (2019)."""
 
-from __future__ import annotations
-
 from dqn.envs.tensor.minatar_asterix import Asterix
 from dqn.envs.tensor.minatar_board import Game
 from dqn.envs.tensor.minatar_breakout import Breakout

@@ -1,7 +1,5 @@
 """Asterix of MinAtar: gold to be picked up, enemies to be avoided, one or none in each of eight rows."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

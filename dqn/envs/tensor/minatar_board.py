@@ -5,8 +5,6 @@ step can be recorded, compiled or captured. The rules are those of Young & Tian 
 Testbed for Thorough and Reproducible Reinforcement Learning Experiments", step for step those of minatar 1.0.15.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 
 import torch

@@ -1,7 +1,5 @@
 """Breakout of MinAtar: a ball, a paddle and three rows of bricks."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

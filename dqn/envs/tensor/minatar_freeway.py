@@ -1,7 +1,5 @@
 """Freeway of MinAtar: a chicken crosses eight lanes of cars."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Seaquest of MinAtar: a submarine among fish and enemy submarines, with divers to save and oxygen to spend."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 import torch.nn.functional as F

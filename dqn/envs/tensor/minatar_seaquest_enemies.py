@@ -9,8 +9,6 @@ where as many come; and a bomb, which flies 10 steps at most, is gone before its
 or a new owner, who must be as old, its first. Ages are all different. Young & Tian (2019).
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Space Invaders of MinAtar: a cannon below, a block of aliens above, and what they fire at each other."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 import torch.nn.functional as F

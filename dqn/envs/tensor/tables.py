@@ -1,7 +1,5 @@
 """Constant tensors of a world, where its states are."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

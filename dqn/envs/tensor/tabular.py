@@ -1,7 +1,5 @@
 """The worlds of numbered states whose Q* is known, as tensors: the tables are those of dqn.envs.tabular."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import gymnasium

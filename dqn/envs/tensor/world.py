@@ -1,7 +1,5 @@
 """What a world of tensors is: three functions of its state."""
 
-from __future__ import annotations
-
 from typing import Protocol
 
 import torch

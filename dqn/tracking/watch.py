@@ -1,0 +1,41 @@
+"""What the largest Q of a batch tells: that it cannot be true, or that the head cannot say more."""
+
+import logging
+from typing import Any
+
+import torch
+
+log = logging.getLogger("dqn")
+
+
+class Watch:
+    """Warns, once each, of Q above every possible return, max|r| / (1 − γ), and at an end of a histogram."""
+
+    def __init__(self, learner: Any, gamma: float):
+        objective, self.gamma = learner.objective, gamma
+        self.transform, self.bounds = objective.transform, getattr(learner.online.head, "bounds", None)
+        self.entropic = "temperature" in getattr(objective.backup, "keywords", {})  # entropy is worth something, too
+        self.warned: set[str] = set()
+
+    def __call__(self, q_max: float, largest_reward: float) -> None:
+        bound = largest_reward / (1 - self.gamma) if self.gamma < 1 else float("inf")
+        bound = float(self.transform(torch.tensor(bound)))  # of what the network says
+        if q_max > bound * 1.01 + 1e-6 and not self.entropic:
+            self._once(
+                f"Q has grown to {q_max:.4g}, above the largest possible return {bound:.4g} = max|r|/(1−γ): it is "
+                "overestimating; try backup=double_q, a lower optimizer.lr or a longer target.period.", "large",
+            )  # fmt: skip
+        if self.bounds is None:
+            return
+        low, high = self.bounds
+        margin = 0.02 * (high - low)
+        if not low + margin < q_max < high - margin:
+            self._once(
+                f"Q is {q_max:.4g}, at the end of what the head says: let tuned.v_min={low:g} and tuned.v_max={high:g} "
+                "hold all returns.", "bounds",
+            )  # fmt: skip
+
+    def _once(self, sentence: str, kind: str) -> None:
+        if kind not in self.warned:
+            self.warned.add(kind)
+            log.warning("%s", sentence)
