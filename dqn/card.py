@@ -9,6 +9,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from dqn import __version__
+from dqn.replay.frames import frame
 from dqn.replay.memory import Memory
 from dqn.replay.ring import Ring
 from dqn.types import Spec, UsageError
@@ -19,14 +20,10 @@ def plan(cfg: DictConfig, spec: Spec, parameters: int, state_size: int, place: t
     not."""
     if "path" in cfg.replay:
         return f"replay of {cfg.replay.path} on {place}, {parameters:,} parameters"
-    stack, window = (
-        cfg.replay.get("frame_stack", 1),
-        Memory.window_for(cfg.n_step, cfg.replay.length, cfg.replay.burn_in),
-    )
-    kept = Memory.frame(spec, stack)
-    replay = Ring.bytes_for(
-        kept, cfg.replay.capacity, cfg.env.num_envs, window + stack - 1, state_size, cfg.replay.stride
-    )
+    stack = cfg.replay.get("frame_stack", 1)
+    rows = Memory.window_for(cfg.n_step, cfg.replay.length, cfg.replay.burn_in) + stack - 1
+    kept, sizes = frame(spec, stack), (cfg.replay.capacity, cfg.env.num_envs, rows, state_size, cfg.replay.stride)
+    replay = Ring.bytes_for(kept, *sizes)
     where = str(place)
     if cfg.replay.get("device") == "memmap":
         where, free = f"a file in {directory}", shutil.disk_usage(directory).free

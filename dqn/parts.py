@@ -25,6 +25,7 @@ from dqn.offline import recorded
 from dqn.ops.clock import Times
 from dqn.ops.schedules import Constant
 from dqn.replay.dataset import behind, count
+from dqn.replay.frames import frame
 from dqn.replay.memory import Memory
 from dqn.replay.ring import Ring
 from dqn.tracking.evaluation import known_values, play
@@ -108,15 +109,14 @@ def memory(
     """The replay memory, filled where experience is given."""
     replay, sequence = cfg.replay, cfg.replay.length > 1 or state_size > 0
     window = Memory.window_for(cfg.n_step, replay.length, replay.burn_in)
-    stack = replay.get("frame_stack", 1)
-    kept = Memory.frame(spec, stack)
+    stack, padding = replay.get("frame_stack", 1), replay.get("frame_padding", "reset")
+    kept = frame(spec, stack)
     blocks = [*recorded(replay.path, spec, kept)] if "path" in replay else []
     capacity, columns = (replay.capacity, num_envs) if not blocks else (replay.capacity or count(blocks), 1)
     file = directory / "replay.obs" if replay.get("device") == "memmap" else None
     stride = replay.stride if sequence else None
-    ring = Ring(
-        kept, capacity, columns, window, device, stride, state_size, file, stack, replay.get("frame_padding", "reset")
-    )
+    shape = (capacity, columns, window, device, stride, state_size)
+    ring = Ring(kept, *shape, file, stack, padding)
     for block in [*blocks, *([behind(kept, window)] if blocks else [])]:
         ring.extend(block)
     return Memory(

@@ -1,6 +1,5 @@
 """The replay memory: sample starts, gather their windows, fold the returns."""
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -8,7 +7,7 @@ from torch import Tensor
 
 from dqn.ops.returns import n_step
 from dqn.replay.ring import Ring
-from dqn.types import Batch, Spec, UsageError
+from dqn.types import Batch
 
 
 class Memory:
@@ -40,19 +39,6 @@ class Memory:
     def window_for(steps: int, length: int = 1, burn_in: int = 0) -> int:
         """Rows that must be written behind a start before it is legal."""
         return burn_in + length - 1 + steps
-
-    @staticmethod
-    def frame(spec: Spec, frame_stack: int) -> Spec:
-        """What the ring keeps of an observation. Errors: UsageError where it is no stack of so many frames."""
-        if frame_stack == 1:
-            return spec
-        if spec.parts or spec.obs_shape[:1] != (frame_stack,):
-            raise UsageError(
-                f"replay.frame_stack={frame_stack} needs observations whose first axis counts so many frames, these "
-                f"are {' + '.join(name for name, _ in spec.parts) or spec.obs_shape}: stack them with "
-                "gymnasium.wrappers.FrameStackObservation (env.wrappers), or set replay.frame_stack=1."
-            )
-        return replace(spec, obs_shape=spec.obs_shape[1:])
 
     def at(self, env_steps: int) -> None:
         """Set what varies with time."""

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dqn.types import Rows, Spec, UsageError
+from dqn.replay.frames import newest, prove, whole
+from dqn.types import Rows, Spec
 
 FIELDS = ("obs", "action", "reward", "terminated", "truncated", "reset")
 
@@ -87,7 +88,8 @@ class Ring:
         self.written = torch.zeros(num_envs, dtype=torch.int64, device=device)  # rows so far
         self.added = torch.zeros_like(self.written)  # starts that ever became legal
         self.evicted = torch.zeros_like(self.written)  # starts that were overwritten since
-        self.env, self.back = torch.arange(num_envs, device=device), torch.arange(frame_stack, device=device)
+        self.env = torch.arange(num_envs, device=device)
+        self.back = torch.arange(frame_stack, device=device) if self.before else None
         self.fresh = True  # nothing has come yet
         self.xp: Any = np if self.device.type == "cpu" else torch
         tensors = {name: x for name, x in vars(self).items() if isinstance(x, Tensor)}
@@ -142,7 +144,7 @@ class Ring:
     def extend(self, rows: Rows) -> None:
         """Write a block of K ticks and what is seen now (`rows.obs[K]`); K may be at most half the ring."""
         block = {f: self._block(getattr(rows, f)) for f in self.fields}  # [K, E], obs [K+1, E, ...]
-        given, block["obs"] = block["obs"], self._newest(block["obs"])
+        given, block["obs"] = block["obs"], newest(block["obs"], self.obs)
         here, written, env = self.here, self.here["written"], self.here["env"]
         ticks = len(block["action"])
         most = ticks if rows.splits is None else 2 * ticks
@@ -159,7 +161,7 @@ class Ring:
             written += taken.sum(0)
             after = (slot + 1) % self.rows  # where nothing ended the next tick's row lies there, and is written below
             shape = (*splits.shape, *[1] * (block["obs"].ndim - 2))
-            final = self._newest(self._block(rows.final_obs))
+            final = newest(self._block(rows.final_obs), self.obs)
             here["obs"][after, env] = self.xp.where(splits.reshape(shape), final, block["obs"][1:])
             for field in self.fields[1:]:
                 here[field][after, env] = field == "reset"
@@ -168,36 +170,16 @@ class Ring:
             here[field][slot, env] = block[field]
         here["obs"][written % self.rows, env] = block["obs"][-1]
         if self.before and self.fresh:
-            self._prove(slot * self.num_envs + env, given[:-1])
-        self._register(before, arange)
-
-    def _newest(self, obs: Any) -> Any:
-        """The newest frame of each stack; recorded data may bring single frames."""
-        return obs[:, :, -1] if obs.ndim > self.obs.ndim else obs
-
-    def _prove(self, at: Any, given: Any) -> None:
-        """Whether the first block's stacks come back as they were given. Errors: UsageError where they do not."""
+            prove(self.look(torch.as_tensor(slot * self.num_envs + env)), given[:-1], self.before + 1, self.padding)
         self.fresh = False
-        if given.ndim > self.obs.ndim and not torch.equal(self.look(torch.as_tensor(at)), torch.as_tensor(given)):
-            raise UsageError(
-                f"replay.frame_stack={self.before + 1} needs observations that are an episode's last {self.before + 1} "
-                "frames along their first axis, the newest last, and these are not, or not with "
-                f"replay.frame_padding={self.padding}: set that to reset or zero, or replay.frame_stack=1."
-            )
+        self._register(before, arange)
 
     def look(self, at: Tensor) -> Tensor:
         """Observations of rows by their places [...] in [R · E], stacks made whole: [..., *obs_shape]."""
         frames = self.shown.flatten(0, 1)
-        if not self.before:
-            return frames.index_select(0, at.flatten()).unflatten(0, at.shape)
-        at, back, size = at.unsqueeze(-1), self.back.flip(0), self.rows * self.num_envs
-        other = self.reset.take((at - self.back[1:] * self.num_envs) % size)  # a reset is of the episode before
-        own = (~other).cumprod(-1).sum(-1, keepdim=True)  # rows before this one that are of its episode
-        at = (at - torch.minimum(back, own) * self.num_envs) % size
-        obs = frames.index_select(0, at.flatten()).unflatten(0, at.shape)
-        if self.padding == "reset":
-            return obs
-        return obs.masked_fill((back > own).reshape(*at.shape, *[1] * (frames.ndim - 1)), 0)
+        if self.back is not None:
+            return whole(frames, self.reset, at, self.back, self.num_envs, self.padding)
+        return frames.index_select(0, at.flatten()).unflatten(0, at.shape)
 
     def _register(self, before: Any, arange: Any) -> None:
         """Append the starts whose window is now complete, drop those whose row is overwritten."""

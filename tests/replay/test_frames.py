@@ -5,6 +5,7 @@ import pytest
 import torch
 from conftest import world
 
+from dqn.replay.frames import frame
 from dqn.replay.memory import Memory
 from dqn.replay.ring import Ring
 from dqn.types import Rows, Spec, UsageError
@@ -86,7 +87,7 @@ class EveryStart:
 def test_a4_single_frames_and_whole_stacks_give_the_same_samples(num_envs, splits, length, elsewhere, padding):
     spec = Spec((STACK, *FRAME), np.dtype(np.int64), 2)
     window = Memory.window_for(2, length, 0)
-    compact = Ring(Memory.frame(spec, STACK), 40 * num_envs, num_envs, window, frame_stack=STACK,
+    compact = Ring(frame(spec, STACK), 40 * num_envs, num_envs, window, frame_stack=STACK,
                    frame_padding=padding)  # fmt: skip
     plain = Ring(spec, 40 * num_envs, num_envs, window)
     if elsewhere:  # the lines that run on a device
