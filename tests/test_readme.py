@@ -48,6 +48,24 @@ def test_commands_run(empty, command):
     run(empty, command)
 
 
+def test_parts_and_programs_of_ones_own(tmp_path):
+    """The blocks that are files lie where they say, the command for them runs, and so does the program behind it."""
+    blocks = re.findall(r"```(?:python|yaml)\n(.*?)```", README, re.DOTALL)
+    files = {block.split()[1]: block for block in blocks if re.match(r"# \S+\.(py|yaml)\n", block)}
+    assert {"own.py", "parts/backup/together.yaml"} <= {*files}
+    for name, block in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(block)
+    (command,) = (line for line in README.splitlines() if "--config-dir parts" in line)
+    brief = ["steps=1500", "tracking.final_episodes=1", "run.dir=runs/mine", "execution=eager"]
+    (program,) = (block for block in blocks if block.startswith("import dqn\n"))
+    program = program.replace('agent.make(render_mode="human")', "agent.make()") + "\nprint(reward)\n"
+    for words in ([*shlex.split(command)[1:], *brief], ["-c", program]):
+        done = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert done.stdout == "1.0\n"
+
+
 def test_every_other_command_is_a_script_that_is_there():
     others = [shlex.split(c)[0] for c in COMMANDS if c and not c.startswith("python -m dqn")]
     assert {"scripts/train", "scripts/test", "scripts/bench", "tensorboard"} == set(others)
