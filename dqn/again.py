@@ -2,16 +2,40 @@
 
 import json
 import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 from dqn.cli import CONF, run_directory
 from dqn.tracking.logger import start_text_log
 from dqn.types import UsageError
 
 log = logging.getLogger("dqn")
+
+
+@contextmanager
+def claimed(directory: Path) -> Iterator[None]:
+    """The directory for this process alone, where the system can tell. Errors: UsageError where another has it."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        if fcntl is not None:
+            with suppress(OSError):  # a file system without locks
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise UsageError(f"Another process runs in {directory}: wait for it, or choose another.") from None
+        yield
+    finally:
+        os.close(handle)
 
 
 def resume_arguments(arguments: list[str]) -> list[str]:

@@ -86,6 +86,8 @@ def fail(message: str, code: int) -> NoReturn:
 
 def front_door(job: Callable[[], Any]) -> Any:
     """Run a job; bad input ends with one sentence and exit code 2, a broken run with one and code 1."""
+    if not {"", os.getcwd()} & {*sys.path}:
+        sys.path.insert(0, "")  # as python -m does: parts and worlds of one's own lie where one is
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands errors on instead of printing them its own way
     try:
         return job()

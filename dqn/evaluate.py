@@ -44,8 +44,8 @@ def evaluate() -> None:
     result = evaluator(options.episodes, options.epsilon, options.seed)
     envs.close()
     result |= {"env_steps": snapshot.counters["env_steps"], "device": str(device)}
-    write_text(directory / "evaluation.json", json.dumps(result, indent=1))
     print(f"{options.episodes} episodes at ε={result['epsilon']:g}: {result['mean']:.2f} ± {result['std']:.2f}")
+    write_text(directory / "evaluation.json", json.dumps(result, indent=1))
     print(f"Every return is in {(directory / 'evaluation.json').resolve()}")
 
 

@@ -111,10 +111,15 @@ class SweepTable(Callback):
 
 
 def main() -> None:
-    if len(sys.argv) < 2:
+    if len(sys.argv) < 2 or {"-h", "--help"} & {*sys.argv}:
         print("usage: python -m dqn.report RUN [RUN …]", file=sys.stderr)
         sys.exit(2)
-    print(table([Path(argument) for argument in sys.argv[1:]]))
+    directories = [Path(argument) for argument in sys.argv[1:]]
+    print(table(directories))
+    missing = [str(directory) for directory in directories if not (directory / "result.json").is_file()]
+    if missing:
+        print(f"error: no finished run lies in {', '.join(missing)}.", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

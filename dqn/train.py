@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dqn import __version__, build
-from dqn.again import again, resume_arguments
+from dqn.again import again, claimed, resume_arguments
 from dqn.cli import CONF, front_door, option_names
 from dqn.options import keep
 from dqn.tracking.checkpoint import Checkpoints, write_text
@@ -54,6 +54,12 @@ def stop_on_signals(trainer: Trainer) -> list[int]:
 
 def train(cfg: DictConfig, directory: Path) -> dict[str, Any]:
     """One run from the configuration to `result.json`; `cfg.resume` continues the run that lies in `directory`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with claimed(directory):
+        return _train(cfg, directory)
+
+
+def _train(cfg: DictConfig, directory: Path) -> dict[str, Any]:
     started = perf_counter()
     if cfg.resume is None and [*(directory / "checkpoints").glob("*.json")]:
         raise UsageError(

@@ -16,6 +16,7 @@ from conftest import configure, world
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dqn import build
+from dqn.again import claimed
 from dqn.options import keep
 from dqn.tracking.checkpoint import Checkpoints
 from dqn.tracking.logger import STAGES, TAGS, start_text_log
@@ -457,3 +458,10 @@ def test_a_stop_during_an_evaluation_does_not_wait_for_its_end(tmp_path):
     assert trainer.env_steps == 100
     assert trainer.complete is False
     assert Checkpoints(tmp_path / "run/checkpoints").load().counters["env_steps"] == 100
+
+
+def test_two_processes_do_not_share_a_directory(tmp_path):
+    with claimed(tmp_path), pytest.raises(UsageError, match="Another process runs in"), claimed(tmp_path):
+        pass
+    with claimed(tmp_path):
+        pass

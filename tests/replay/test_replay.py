@@ -63,10 +63,19 @@ def test_a7_the_ring_keeps_copies():
 
 def test_how_the_stream_is_cut_into_blocks_changes_nothing():
     one, many = filled(50, 2, 84, window=3, block=1), filled(50, 2, 84, window=3, block=12)
-    for name in ("action", "reward", "reset", "starts", "written", "added", "evicted"):
-        assert (
-            torch.equal(*(torch.nan_to_num(getattr(ring, name).double()) for ring in (one, many))) or name == "reward"
-        )
+    for name in (
+        "obs",
+        "action",
+        "reward",
+        "terminated",
+        "truncated",
+        "reset",
+        "starts",
+        "written",
+        "added",
+        "evicted",
+    ):
+        assert torch.equal(*(torch.nan_to_num(getattr(ring, name).double()) for ring in (one, many))), name
     pairs = [
         {(int(r.starts[k % r.rows, e]), e) for e in range(2) for k in range(int(r.evicted[e]), int(r.added[e]))}
         for r in (one, many)
