@@ -34,7 +34,7 @@ PLAIN = {  # sections that are read here, option by option; every other option i
     "execution": {"engine", "threads", "precision", "channels_last"},
     "run": {"dir"},
     "tuned": {
-        "hidden", "norm", "core_hidden", "loss", "lr", "eps", "target_period", "capacity", "batch_size",
+        "hidden", "norm", "dense", "core_hidden", "loss", "lr", "eps", "target_period", "capacity", "batch_size",
         "priority_exponent", "importance_start", "importance_end", "v_min", "v_max", "quantiles", "samples",
         "epsilon_end", "epsilon_steps",
     },

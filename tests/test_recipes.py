@@ -28,13 +28,16 @@ def test_a_recipe_opens_with_its_paper_and_its_command(recipe):
 
 
 @pytest.mark.parametrize("recipe", ["noisy_dqn", "rainbow", "rainbow_iqn"])
-@pytest.mark.parametrize(("torso", "maps"), [("mlp", 2), ("table", 0), ("dict", 7)])
-def test_noisy_recipes_replace_all_linear_maps_of_any_torso(wired, recipe, torso, maps):
+@pytest.mark.parametrize(("torso", "plain", "noisy"), [("mlp", 2, 0), ("table", 0, 0), ("dict", 6, 1)])
+def test_noisy_recipes_replace_the_linear_maps_behind_convolutions(wired, recipe, torso, plain, noisy):
+    """The papers' are all behind convolutions; noise in the first layers of an MLP learns badly (CHANGELOG)."""
     where = {"mlp": ["env=chain"], "table": ["env=chain"], "dict": world("test/DictImage-v0")}[torso]
     image = ["torso@torso.image=minatar_cnn"] if torso == "dict" else []  # one map; two in an MLP of each other entry
     online = wired(f"algorithm={recipe}", *where, f"torso={torso}", *image, "steps=100").trainer.learner.online
     found = [type(m) for m in online.torso.modules() if isinstance(m, (Linear, torch.nn.Linear))]
-    assert found == [Noisy] * maps
+    assert sorted(found, key=str) == [Linear] * plain + [Noisy] * noisy
+    in_head = [type(m) for m in online.head.modules() if isinstance(m, (Linear, torch.nn.Linear))]
+    assert Noisy in in_head
 
 
 @pytest.mark.gpu

@@ -223,6 +223,7 @@ class GymEnvs:
         if self.broken and isinstance(self.envs, AsyncVectorEnv):  # it would wait for what never comes
             for process in self.envs.processes:
                 process.kill()
+                process.join(5)
             with suppress(Exception):
                 self.envs.close(terminate=True)
             self.envs.closed = True

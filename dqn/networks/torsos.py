@@ -42,10 +42,9 @@ def vector(spec: Spec, obs: Any) -> Tensor:
 
 
 class TableTorso(nn.Module):
-    """The state itself: features = one-hot(obs), kept as its number; no linear map, so none of kind `layer`.
-    obs [...] int64 → [...] int64."""
+    """The state itself: features = one-hot(obs), kept as its number. obs [...] int64 → [...] int64."""
 
-    def __init__(self, spec: Spec, layer: Any = None):
+    def __init__(self, spec: Spec):
         super().__init__()
         if not spec.states:
             raise ValueError(
@@ -87,8 +86,7 @@ class DictTorso(nn.Module):
     """A torso for each entry of a Dict, their features behind one another: φ(s) = [φ₁(s₁), φ₂(s₂), …].
 
     uint8 and bool entries with three axes get an `image` torso, all others a `vector` torso; `keys` names other ones
-    by entry; `layer`, where given, is the linear map of them all. Nested entries are named with dots.
-    {name: [..., *shape]} → [..., Σ features].
+    by entry. Nested entries are named with dots. {name: [..., *shape]} → [..., Σ features].
     Errors: ValueError where observations are no Dict or `keys` names no entry.
     """
 
@@ -98,7 +96,6 @@ class DictTorso(nn.Module):
         image: Callable[..., Any],
         vector: Callable[..., Any],
         keys: Mapping[str, Callable[..., Any]] | None = None,
-        layer: Callable[[int, int], nn.Module] | None = None,
     ):
         super().__init__()
         self.names = [name for name, _ in spec.parts]
@@ -108,10 +105,10 @@ class DictTorso(nn.Module):
             raise ValueError(
                 f"torso.keys names {sorted(strange)}, the observation has {self.names}; correct torso.keys"
             )
-        torsos, options = [], {} if layer is None else {"layer": layer}
+        torsos = []
         for name, part in spec.parts:
             seen_as = image if len(part.obs_shape) == 3 and part.obs_dtype.kind in "ub" else vector
-            torsos.append((keys or {}).get(name, seen_as)(part, **options))
+            torsos.append((keys or {}).get(name, seen_as)(part))
         self.torsos = nn.ModuleList(torsos)
         self.features = sum(torso.features for torso in torsos)
 
