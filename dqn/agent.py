@@ -28,7 +28,7 @@ def trained(directory: Path, device: torch.device) -> tuple[DictConfig, Any, QNe
     cfg = cast(DictConfig, OmegaConf.load(directory / "config.yaml"))
     check(cfg)
     snapshot = Checkpoints(directory / "checkpoints").load(weights_only=True)
-    envs = parts.environments(cfg, num_envs=1)
+    envs = parts.evaluation_environments(cfg, 1)
     network = parts.network(cfg, envs.spec)
     network.load_state_dict(part(snapshot.tensors, "learner/online/"))
     return cfg, envs, network.to(device), snapshot

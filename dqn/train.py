@@ -155,11 +155,10 @@ def _job(cfg: DictConfig) -> float:
     hydra_cfg = HydraConfig.get()
     directory = Path(hydra_cfg.runtime.output_dir)
     if hydra_cfg.mode is not RunMode.MULTIRUN:
-        return front_door(lambda: train(cfg, directory))["evaluation"][
-            "mean"
-        ]  # or Hydra would say more than a sentence
-    done = again(cfg, directory)
-    return (done or train(cfg, directory))["evaluation"]["mean"]
+        result = front_door(lambda: train(cfg, directory))  # or Hydra would say more than a sentence
+    else:
+        result = again(cfg, directory) or train(cfg, directory)
+    return result["evaluation"]["mean"]
 
 
 def main() -> None:
