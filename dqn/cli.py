@@ -60,6 +60,8 @@ def explain(error: BaseException) -> str:
     )
     if unknown:
         name = next(group for group in unknown.groups() if group)
+        if name.startswith(("env.kwargs.", "env.wrappers.")):
+            return f"{name} is new: put a plus before it, +{name}=…"
         return f"{name} is not an option{nearest(name, _known_names())}: python -m dqn.train --help lists them all."
     missing = re.search(r"Missing mandatory value: (\S+)", text)
     if missing:
@@ -67,7 +69,7 @@ def explain(error: BaseException) -> str:
     said = " ".join((text.strip().splitlines() or [type(error).__name__])[0].split())
     if "Lexer" in said or "mismatched input" in said or "extraneous input" in said:
         said += " (a value with letters other than a-z 0-9 _ - . / : wants quotes twice: \"name='value'\")"
-    return said
+    return f"{said} (-m for a sweep over several values, quotes for one with a comma)" if "Ambiguous" in said else said
 
 
 def run_directory(option: str, value: str) -> Path:

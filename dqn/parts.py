@@ -1,6 +1,7 @@
 """The configuration's parts, one at a time: worlds, network, clock, learner, memory, evaluation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -74,14 +75,26 @@ def function(node: DictConfig) -> Any:
     return partial(made.func, *made.args, **made.keywords) if isinstance(made, partial) else made
 
 
+@contextmanager
+def _named(part: str) -> Iterator[None]:
+    """A word where a number belongs is known only to the part that meets it."""
+    try:
+        yield
+    except TypeError as error:
+        raise UsageError(f"An option of {part} has the wrong type ({error}): look at {part}.* and tuned.*.") from error
+
+
 def network(cfg: DictConfig, spec: Spec) -> QNetwork:
     """A Q-network on the CPU with parameters drawn from the run's own stream."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream(cfg.seed, "parameters"))
-        torso = instantiate(cfg.torso)(inner(spec))
-        core = instantiate(cfg.core)(torso.features)
+        with _named("torso"):
+            torso = instantiate(cfg.torso)(inner(spec))
+        with _named("core"):
+            core = instantiate(cfg.core)(torso.features)
         features = torso.features if core is None else core.features
-        head = instantiate(cfg.head)(features, spec.num_actions)
+        with _named("head"):
+            head = instantiate(cfg.head)(features, spec.num_actions)
         made = QNetwork(torso, head, core, spec.parts, set_precision(cfg.execution.precision))
     return made.to(memory_format=torch.channels_last) if cfg.execution.channels_last else made  # pyright: ignore[reportCallIssue, reportArgumentType]
 
@@ -100,7 +113,8 @@ def learner(cfg: DictConfig, online: QNetwork, device: torch.device) -> Learner:
     terms = [*map(instantiate, cfg.terms.values())]
     objective = Objective(function(cfg.backup), instantiate(cfg.transform), cfg.lambda_, terms)
     optimizer, lr = instantiate(cfg.optimizer), instantiate(cfg.lr_schedule)
-    return Learner(online, objective, optimizer, cfg.target.polyak, cfg.max_grad_norm, lr, passes, noise)
+    with _named("optimizer"):
+        return Learner(online, objective, optimizer, cfg.target.polyak, cfg.max_grad_norm, lr, passes, noise)
 
 
 def memory(

@@ -54,7 +54,7 @@ def minari_rows(dataset_id: str, spec: Spec | None = None) -> Iterator[Rows]:
         raise ValueError(f'the dataset {dataset_id} needs Minari: run pip install "dqn-family[offline]"') from error
     except (FileNotFoundError, ValueError) as error:
         raise ValueError(
-            f"the dataset {dataset_id} is not on this machine: run minari download {dataset_id}"
+            f"{dataset_id} is neither a run's directory nor a dataset on this machine: run minari download {dataset_id}"
         ) from error
     _check(dataset_id, data.observation_space, data.action_space, spec)
     first_state, first_action = (int(getattr(x, "start", 0)) for x in (data.observation_space, data.action_space))
