@@ -20,7 +20,7 @@ from dqn.networks.qnetwork import QNetwork
 from dqn.ops.schedules import Constant
 from dqn.options import check
 from dqn.tracking.checkpoint import Checkpoints, Snapshot, part
-from dqn.types import UsageError
+from dqn.types import MASK, UsageError
 
 
 def trained(directory: Path, device: torch.device) -> tuple[DictConfig, Any, QNetwork, Snapshot]:
@@ -83,11 +83,11 @@ class Agent:
         if isinstance(self.envs, TensorEnvs):
             return np.asarray(obs, self.envs.spec.obs_dtype)[None]
         if not self.envs.masked:
-            mask = None
-        elif mask is None and not self.envs.observations.own_mask:
-            mask = np.ones(self.envs.actions.n, bool)
-        own = obs["action_mask"] if self.envs.observations.own_mask else mask
-        return self.envs.observations.read(_batched(obs), None if own is None else np.asarray(own, bool)[None])
+            return self.envs.observations.read(_batched(obs))
+        if self.envs.observations.own_mask:
+            mask = obs[MASK]
+        legal = np.ones(self.envs.actions.n, bool) if mask is None else np.asarray(mask, bool)
+        return self.envs.observations.read(_batched(obs), legal[None])
 
 
 def _batched(obs: Any) -> Any:

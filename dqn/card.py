@@ -21,9 +21,9 @@ def plan(cfg: DictConfig, spec: Spec, parameters: int, state_size: int, place: t
     if "path" in cfg.replay:
         return f"replay of {cfg.replay.path} on {place}, {parameters:,} parameters"
     stack = cfg.replay.get("frame_stack", 1)
-    rows = Memory.window_for(cfg.n_step, cfg.replay.length, cfg.replay.burn_in) + stack - 1
-    kept, sizes = frame(spec, stack), (cfg.replay.capacity, cfg.env.num_envs, rows, state_size, cfg.replay.stride)
-    replay = Ring.bytes_for(kept, *sizes)
+    window = Memory.window_for(cfg.n_step, cfg.replay.length, cfg.replay.burn_in)
+    sizes = (cfg.replay.capacity, cfg.env.num_envs, window, state_size, cfg.replay.stride, stack)
+    replay = Ring.bytes_for(frame(spec, stack), *sizes)
     where = str(place)
     if cfg.replay.get("device") == "memmap":
         where, free = f"a file in {directory}", shutil.disk_usage(directory).free

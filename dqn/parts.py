@@ -14,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from dqn.acting.actor import Actor
 from dqn.acting.exploration import EpsilonGreedy
 from dqn.envs.alone import Alone
-from dqn.envs.gym import GymEnvs, make
+from dqn.envs.gym import GymEnvs
+from dqn.envs.making import make
 from dqn.envs.tensor.envs import TensorEnvs
 from dqn.execution.device import set_precision
 from dqn.learning.learner import Learner

@@ -42,7 +42,8 @@ RECIPES = {  # name → overrides; numbers tuned for a pair come from conf/exper
 SB3, ZOO = "sb3", "dqn-zoo"  # the same settings in two programs
 ROWS = [*RECIPES, ZOO, SB3]
 LATER = {  # options that older runs were without, and what those did
-    "replay.frame_stack": 1, "replay.frame_padding": "reset", "tracking.evaluate_envs": 16, "reward_clip": None,
+    "env.wrappers": {}, "replay.frame_stack": 1, "replay.frame_padding": "reset", "tracking.evaluate_envs": 16,
+    "reward_clip": None,
 }  # fmt: skip
 JSON = Path(__file__).with_suffix(".json")
 README = reproduce.ROOT / "README.md"
@@ -103,8 +104,6 @@ def fingerprint(recipe: str, overrides: list[str], env: str, steps: int) -> str:
         place = cfg[section] if section else cfg
         if place.get(option) == usual:
             place.pop(option, None)
-    if not cfg["env"].get("wrappers"):
-        cfg["env"].pop("wrappers", None)
     cfg["tracking"] = {k: v for k, v in cfg["tracking"].items() if k.startswith(("final_", "evaluate_"))}
     return results.digest(cfg)
 

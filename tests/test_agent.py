@@ -5,6 +5,7 @@ import pytest
 from conftest import world
 
 import dqn
+from dqn.tracking.seeding import stream
 from dqn.types import UsageError
 
 MASKED = world("test/Masked-v0")
@@ -44,6 +45,8 @@ def test_an_agent_acts_as_the_evaluation_does(wired, overrides):
         assert np.array_equal(parameter, run.trainer.learner.online.state_dict()[name])
     env = agent.make()
     run.trainer.learner.online.eval()
+    (score,) = run.trainer.evaluate(1)["returns"]
+    assert played(agent, env, stream(0, "evaluation")) == score
     for seed in (3, 4):
         first = played(agent, env, seed)
         assert played(agent, env, seed) == first

@@ -10,9 +10,9 @@ from typing import Any, cast
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Dict, Discrete, Space
+from gymnasium.spaces import Box, Dict, Space
 
-from dqn.envs.spaces import ARRAYS, MASK, leaves
+from dqn.envs.spaces import ARRAYS, MASK, leaves, misfit
 from dqn.types import OBSERVATION, RunError, UsageError
 
 log = logging.getLogger("dqn")
@@ -73,34 +73,6 @@ def _mask_alone(info: Any) -> dict[str, Any]:
     """The mask as an array of its own, as a list or one buffer for all would be written again; of the rest nothing, as
     vectors would stack what may have any shape."""
     return {MASK: np.array(info[MASK])} if info and info.get(MASK) is not None else {}
-
-
-def misfit(space: Space, obs: Any) -> str:
-    """What keeps an observation from being one of a space of arrays, or nothing; values beyond a Box's bounds are
-    allowed, as long as its dtype can hold them."""
-    if isinstance(space, Dict):
-        if not isinstance(obs, Mapping) or {*space} - {*obs}:
-            return f"a Dict of {', '.join(space)} was expected, not {_words(obs)}"
-        return next((f"{key}: {wrong}" for key, inner in space.items() if (wrong := misfit(inner, obs[key]))), "")
-    given = np.asarray(obs)
-    if given.shape != space.shape:
-        return f"{_words(obs)} where {space} has shape {space.shape}"
-    if isinstance(space, Discrete):
-        fits = given.dtype.kind in "iu" and space.start <= given < space.start + space.n
-        return "" if fits else f"{obs!r} is none of {space}"
-    wanted = np.dtype(space.dtype)
-    if wanted.kind in "biu" and given.dtype.kind in "biu":
-        bounds: Any = None if wanted.kind == "b" else np.iinfo(wanted.name)
-        low, high = (0, 1) if bounds is None else (bounds.min, bounds.max)
-        fits = not given.size or (low <= given.min() and given.max() <= high)
-    else:
-        fits = np.can_cast(given.dtype, wanted, "same_kind")
-    return "" if fits else f"{_words(obs)} is not {wanted}"
-
-
-def _words(obs: Any) -> str:
-    array = np.asarray(obs) if not isinstance(obs, Mapping) else None
-    return f"{type(obs).__name__} of {', '.join(obs)}" if array is None else f"{array.dtype} {array.shape}"
 
 
 class LastStep(gymnasium.Wrapper):

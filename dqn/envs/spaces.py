@@ -148,3 +148,31 @@ def replaced(obs: Any, rows: Mapping[int, Any]) -> Any:
     for e, row in rows.items():
         copy[e] = row
     return copy
+
+
+def misfit(space: Space, obs: Any) -> str:
+    """What keeps an observation from being one of a space of arrays, or nothing; values beyond a Box's bounds are
+    allowed, as long as its dtype can hold them."""
+    if isinstance(space, Dict):
+        if not isinstance(obs, Mapping) or {*space} - {*obs}:
+            return f"a Dict of {', '.join(space)} was expected, not {_words(obs)}"
+        return next((f"{key}: {wrong}" for key, inner in space.items() if (wrong := misfit(inner, obs[key]))), "")
+    given = np.asarray(obs)
+    if given.shape != space.shape:
+        return f"{_words(obs)} where {space} has shape {space.shape}"
+    if isinstance(space, Discrete):
+        fits = given.dtype.kind in "iu" and space.start <= given < space.start + space.n
+        return "" if fits else f"{obs!r} is none of {space}"
+    wanted = np.dtype(space.dtype)
+    if wanted.kind in "biu" and given.dtype.kind in "biu":
+        bounds: Any = None if wanted.kind == "b" else np.iinfo(wanted.name)
+        low, high = (0, 1) if bounds is None else (bounds.min, bounds.max)
+        fits = not given.size or (low <= given.min() and given.max() <= high)
+    else:
+        fits = np.can_cast(given.dtype, wanted, "same_kind")
+    return "" if fits else f"{_words(obs)} is not {wanted}"
+
+
+def _words(obs: Any) -> str:
+    array = np.asarray(obs) if not isinstance(obs, Mapping) else None
+    return f"{type(obs).__name__} of {', '.join(obs)}" if array is None else f"{array.dtype} {array.shape}"

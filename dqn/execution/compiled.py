@@ -1,27 +1,18 @@
-"""The whole step as one compiled program.
-
-A step is recorded as it is: run once on tensors without numbers, while every operation below autograd is written
-down, so that sampling, both networks, the backward pass, clipping and the optimizer lie in one graph. Nothing is
-changed by that. The tensors which the step reads and writes become the graph's inputs, and so do its random numbers:
-they are drawn before each call, from the same generators in the same order as the step as written would.
-"""
+"""The whole step as one program: recorded as it is (execution.recording), fused by torch.compile's compiler."""
 
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch._guards import TracingContext, tracing
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from dqn.types import UsageError
+from dqn.execution.recording import trace
 
 OPTIONS = {  # of torch._inductor; what is asserted here holds by construction, and a call is mostly such overhead
     "size_asserts": False, "nan_asserts": False, "alignment_asserts": False,
@@ -40,51 +31,6 @@ def record(step: Callable, optimizer: torch.optim.Optimizer | None, *args: Tenso
     return Program(compile_graph(graph, [*inputs, *args]), draws, inputs)
 
 
-def trace(
-    step: Callable, optimizer: torch.optim.Optimizer | None, *args: Tensor
-) -> tuple[fx.GraphModule, list[partial], list[Tensor]]:
-    """The step as a graph of its inputs and then its arguments, the draws before each call, and the inputs.
-
-    Errors: ValueError where a part counts in Python: two recordings differ, and each call would repeat one of them.
-    """
-    first, (graph, real) = _recorded(step, optimizer, *args), _recorded(step, optimizer, *args)
-    if not _same(*first, graph, real):
-        raise ValueError("a part keeps what changes in Python: keep it in tensors, changed in place")
-    return graph, *_open(graph, real)
-
-
-def _recorded(
-    step: Callable, optimizer: torch.optim.Optimizer | None, *args: Tensor
-) -> tuple[fx.GraphModule, dict[int, Tensor]]:
-    """One recording, and whose its stand-ins are, by id."""
-    fake = FakeTensorMode(allow_non_fake_inputs=True)
-
-    def plain(*args: Tensor) -> Any:  # a bound method's self would be counted as an argument
-        return step(*args)
-
-    with _recordable(optimizer), fake, StandIns(fake) as stand_ins:
-        recording = make_fx(plain, decomposition_table=APART)
-        return recording(*map(fake.from_tensor, args)), stand_ins.real
-
-
-def _same(graph: fx.GraphModule, real: dict[int, Tensor], other: fx.GraphModule, others: dict[int, Tensor]) -> bool:
-    """Whether two recordings do the same to the same tensors, with the same numbers of Python's own."""
-
-    def tensors(graph: fx.GraphModule, real: dict[int, Tensor]) -> list[Tensor]:
-        values = [getattr(graph, str(node.target)) for node in graph.graph.nodes if node.op == "get_attr"]
-        return [real.get(id(x), x) for x in values if isinstance(x, Tensor)]
-
-    def alike(x: Tensor, y: Tensor) -> bool:
-        if isinstance(y, FakeTensor):  # the first recording's: what was there before is lost
-            raise UsageError(
-                "A part replaces one of its tensors in a step that is recorded: change it in place, as with copy_, or "
-                "set execution=eager."
-            )
-        return x is y or torch.equal(x, y)
-
-    return graph.code == other.code and all(map(alike, tensors(graph, real), tensors(other, others)))
-
-
 class Program:
     """A compiled graph, with the draws to be made before each call and the tensors that it reads and writes."""
 
@@ -96,28 +42,6 @@ class Program:
             draw()
         with torch.no_grad():
             return self.run(*self.inputs, *args)
-
-
-class StandIns(TorchDispatchMode):
-    """Gives every operation tensors without numbers for the real ones (`real`: whose they are, by id); or an operation
-    that meets only real ones would be executed while it is recorded."""
-
-    def __init__(self, fake: FakeTensorMode):
-        super().__init__()
-        self.fake, self.real, self.kept = fake, {}, []
-
-    def _stand_in(self, tensor: Tensor) -> Tensor:
-        if isinstance(tensor, FakeTensor):
-            return tensor
-        for each in (tensor, tensor._base):  # the stand-in of a view is a view of the stand-in of its base
-            if each is not None and id(stand_in := self.fake.from_tensor(each)) not in self.real:
-                self.real[id(stand_in)] = each
-                self.kept.append(stand_in)  # or another could get its id
-        return self.fake.from_tensor(tensor)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        args, kwargs = tree_map_only(Tensor, self._stand_in, (args, kwargs or {}))
-        return func(*args, **kwargs)
 
 
 def compile_graph(graph: fx.GraphModule, inputs: list[Tensor]) -> Callable:
@@ -139,89 +63,3 @@ def compile_graph(graph: fx.GraphModule, inputs: list[Tensor]) -> Callable:
         program: Any = compile(alone, list(inputs), options=options)
     result = fx.GraphModule({}, shape).forward  # the program gives a list
     return lambda *args: result(*program(*args))
-
-
-def count_on_device(optimizer: torch.optim.Optimizer | None) -> None:
-    """Make an optimizer's lr and its counts of steps tensors on its device, so that no number is read on the host."""
-    if optimizer is None:
-        return
-    for group in optimizer.param_groups:
-        device = group["params"][0].device
-        group["lr"] = torch.as_tensor(group["lr"], device=device)
-        if "capturable" in group:
-            group["capturable"] = True
-        for state in (optimizer.state[p] for p in group["params"]):
-            if isinstance(state.get("step"), Tensor):
-                state["step"] = state["step"].to(device)
-
-
-@contextmanager
-def _recordable(optimizer: torch.optim.Optimizer | None) -> Iterator[None]:
-    """Let the optimizer work in tensors alone: its lr a tensor from now on, its steps counted on the device."""
-    groups = optimizer.param_groups if optimizer is not None else []
-    before, asked = [dict(group) for group in groups], torch.compiler.is_compiling
-    count_on_device(optimizer)
-    for group in groups:
-        group.update({k: v for k, v in {"foreach": True, "fused": False}.items() if k in group})
-    torch.compiler.is_compiling = lambda: True  # else optimizers refuse to count in tensors on a CPU
-    try:
-        yield
-        for group, old in zip(groups, before, strict=True):
-            old["lr"] = group["lr"]
-    finally:
-        torch.compiler.is_compiling = asked
-        for group, old in zip(groups, before, strict=True):
-            group.update(old)
-
-
-def _norms(tensors: list[Tensor], order: float = 2, dtype: torch.dtype | None = None) -> list[Tensor]:
-    """One norm at a time: torch.compile has no kernel for all of them."""
-    return [torch.linalg.vector_norm(tensor, order, dtype=dtype) for tensor in tensors]
-
-
-def _powers(base: float, exponents: list[Tensor]) -> list[Tensor]:
-    """β^t of an optimizer, one at a time and each kept: torch.compile would work it out anew for every few weights."""
-    return [torch.pow(base, t).as_strided(t.shape, t.stride()) for t in exponents]
-
-
-APART = {torch.ops.aten._foreach_norm.Scalar: _norms, torch.ops.aten._foreach_pow.ScalarAndTensor: _powers}
-
-
-def _draw(node: fx.Node, buffer: Tensor, generator: torch.Generator) -> partial:
-    """The draw of a recorded node into a buffer: what torch.rand, randn and randint do behind a fresh tensor."""
-    kind, bounds = str(node.target), [x for x in node.args if isinstance(x, int)]
-    if kind.startswith("aten.rand."):
-        return partial(buffer.uniform_, generator=generator)
-    if kind.startswith("aten.randn."):
-        return partial(buffer.normal_, generator=generator)
-    if kind.startswith("aten.randint."):
-        return partial(buffer.random_, *([0] if len(bounds) < 2 else []), *bounds, generator=generator)
-    return partial(torch.randperm, *bounds, generator=generator, out=buffer)
-
-
-def _open(module: fx.GraphModule, real: dict[int, Tensor]) -> tuple[list[partial], list[Tensor]]:
-    """Make inputs of all that the graph refers to; gives the draws to be made before each call, and the inputs."""
-    graph, draws, inputs, places = module.graph, [], [], {}
-
-    def place(node: fx.Node, tensor: Tensor) -> None:
-        if id(tensor) not in places:
-            with graph.inserting_before(next(iter(graph.nodes))):
-                places[id(tensor)] = graph.placeholder(f"state_{len(inputs)}")
-            inputs.insert(0, tensor.detach())
-        node.replace_all_uses_with(places[id(tensor)])
-
-    for node in list(graph.nodes):
-        if node.op == "get_attr" and isinstance(value := getattr(module, node.target), Tensor):
-            place(node, real.get(id(value), value))
-        elif isinstance(generator := node.kwargs.get("generator"), fx.Node):
-            like = node.meta["val"]
-            buffer = torch.empty(like.shape, dtype=like.dtype, device=like.device)
-            source = getattr(module, str(generator.target))
-            draws.append(_draw(node, buffer, source))
-            place(node, buffer)
-    for node in reversed(list(graph.nodes)):
-        unused = node.op in ("get_attr", "call_function") and not node.users
-        if "profiler" in str(node.target) or (unused and (node.op == "get_attr" or "generator" in node.kwargs)):
-            graph.erase_node(node)
-    module.recompile()
-    return draws, inputs

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from dqn.execution.compiled import count_on_device
+from dqn.execution.recording import count_on_device
 
 log = logging.getLogger("dqn")
 WARM_UP = 3  # calls as written before the capture, as torch's notes on CUDA graphs advise

@@ -12,15 +12,12 @@ from torch import Tensor, nn
 
 from dqn.networks.outputs import Single
 from dqn.ops.distributions import expectation, hl_gauss_target, project
+from dqn.ops.transforms import Identity
 from dqn.types import Values
 
 Inverse = Callable[[Tensor], Tensor]  # h⁻¹, where a network says h of returns: they are mixed as returns
+AS_IS = Identity().inverse
 Output = Callable[[int, int, int], nn.Module]  # (features, num_actions, atoms) → a module with [..., A, atoms]
-
-
-def as_is(x: Tensor) -> Tensor:
-    """h⁻¹ where a network says the returns themselves."""
-    return x
 
 
 class Expected(nn.Module):
@@ -46,7 +43,7 @@ class Expected(nn.Module):
     def forward(self, features: Tensor, mask: Tensor | None = None) -> Values:
         return Values(self.output(features, mask).squeeze(-1))
 
-    def mix(self, values: Values, pi: Tensor, inverse: Inverse = as_is) -> tuple[Tensor, Tensor | None]:
+    def mix(self, values: Values, pi: Tensor, inverse: Inverse = AS_IS) -> tuple[Tensor, Tensor | None]:
         """v = Σ_a π(a) h⁻¹(q(a)): one atom. q, π [..., A] → atoms [..., 1]."""
         return _mean(values, pi, inverse), None
 
@@ -90,7 +87,7 @@ class Categorical(nn.Module):
     def forward(self, features: Tensor, mask: Tensor | None = None) -> Values:
         return _histogram(self.output(features, mask), self.support)
 
-    def mix(self, values: Values, pi: Tensor, inverse: Inverse = as_is) -> tuple[Tensor, Tensor | None]:
+    def mix(self, values: Values, pi: Tensor, inverse: Inverse = AS_IS) -> tuple[Tensor, Tensor | None]:
         """The mixture Σ_a π(a) p_a. z [..., A, N], π [..., A] → atoms (h⁻¹ of the support), probs [..., N]."""
         check_mix(values, pi)
         probs = (atoms_of(values).exp() * pi.unsqueeze(-1)).sum(-2)
@@ -138,7 +135,7 @@ class HLGauss(nn.Module):
     def forward(self, features: Tensor, mask: Tensor | None = None) -> Values:
         return _histogram(self.output(features, mask), self.centres)
 
-    def mix(self, values: Values, pi: Tensor, inverse: Inverse = as_is) -> tuple[Tensor, Tensor | None]:
+    def mix(self, values: Values, pi: Tensor, inverse: Inverse = AS_IS) -> tuple[Tensor, Tensor | None]:
         """v = Σ_a π(a) h⁻¹(q(a)): one atom. q, π [..., A] → atoms [..., 1]."""
         return _mean(values, pi, inverse), None
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dqn.networks.heads import Inverse, Output, as_is, atoms_of, check_loss, check_mix, chosen_atoms
+from dqn.networks.heads import AS_IS, Inverse, Output, atoms_of, check_loss, check_mix, chosen_atoms
 from dqn.networks.layers import Embedding, Linear
 from dqn.networks.outputs import Single
 from dqn.ops.distributions import expectation, quantile_huber
@@ -47,7 +47,7 @@ class Quantile(nn.Module):
         z = self.output(features, mask)  # [..., A, N]
         return Values(z.mean(-1), z, self.tau.expand(*z.shape[:-2], -1))
 
-    def mix(self, values: Values, pi: Tensor, inverse: Inverse = as_is) -> tuple[Tensor, Tensor | None]:
+    def mix(self, values: Values, pi: Tensor, inverse: Inverse = AS_IS) -> tuple[Tensor, Tensor | None]:
         """z(τ̂) = Σ_a π(a) h⁻¹(z_a(τ̂)). z [..., A, N], π [..., A] → atoms [..., N] of equal weight."""
         return _mix(values, pi, inverse), None
 
@@ -94,7 +94,7 @@ class ImplicitQuantile(nn.Module):
         z = _at(self.output, self.embedding(features, tau), mask)
         return Values(z.mean(-1), z, tau)
 
-    def mix(self, values: Values, pi: Tensor, inverse: Inverse = as_is) -> tuple[Tensor, Tensor | None]:
+    def mix(self, values: Values, pi: Tensor, inverse: Inverse = AS_IS) -> tuple[Tensor, Tensor | None]:
         """z(τ) = Σ_a π(a) h⁻¹(z_a(τ)), all actions at the same τ. z [..., A, N], π [..., A] → atoms [..., N]."""
         return _mix(values, pi, inverse), None
 
@@ -162,7 +162,7 @@ class FullQuantile(nn.Module):
         q = (z * width.unsqueeze(-2)).sum(-1)
         return Proposed(q, z, tau, probs=width, borders=borders, border_z=border_z, entropy=entropy)
 
-    def mix(self, values: Values, pi: Tensor, inverse: Inverse = as_is) -> tuple[Tensor, Tensor | None]:
+    def mix(self, values: Values, pi: Tensor, inverse: Inverse = AS_IS) -> tuple[Tensor, Tensor | None]:
         """z(τ̂) = Σ_a π(a) h⁻¹(z_a(τ̂)). z [..., A, N], π [..., A] → atoms, probs τ_{i+1} − τ_i [..., N]."""
         if not isinstance(values, Proposed) or values.probs is None:
             raise ValueError("head=full_quantile wants the values its own forward made")

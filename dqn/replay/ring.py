@@ -102,12 +102,19 @@ class Ring:
 
     @classmethod
     def bytes_for(
-        cls, spec: Spec, capacity: int, num_envs: int, window: int, state_size: int = 0, stride: int | None = None
+        cls,
+        spec: Spec,
+        capacity: int,
+        num_envs: int,
+        window: int,
+        state_size: int = 0,
+        stride: int | None = None,
+        frame_stack: int = 1,
     ) -> int:
         """Memory a ring of these sizes takes, in bytes."""
         obs, real = prod(spec.obs_shape) * _tensor_dtype(spec.obs_dtype).itemsize, torch.get_default_dtype().itemsize
         row = obs + 8 + real + 3 + state_size * real + 8
-        return (cls.rows_for(capacity, num_envs, window, stride) * row + 8) * num_envs
+        return (cls.rows_for(capacity, num_envs, window + frame_stack - 1, stride) * row + 8) * num_envs
 
     @property
     def device(self) -> torch.device:

@@ -6,7 +6,7 @@ from conftest import configure, world
 
 from dqn import parts
 from dqn.envs.alone import Alone
-from dqn.envs.gym import make
+from dqn.envs.making import make
 
 WORLDS = [
     {"id": "CartPole-v1"},

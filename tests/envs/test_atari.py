@@ -72,9 +72,9 @@ def test_a22_what_is_learnt_is_cut_and_what_is_reported_is_not(wired):
     assert trainer.learner.online(torch.tensor([0])).q.item() == pytest.approx(2.0, abs=0.05)
     assert float(trainer.memory.ring.reward.nan_to_num().max()) == 5.0  # kept as it was
     assert trainer.watch.warned == set()
-    trainer.memory.clip = 0.5
-    trainer.write_log()  # what the largest return is depends on what is learnt
-    assert trainer.watch.warned == set()  # no batch since the last line
+    trainer.meter.note_update(torch.tensor([0.0, 0.0, 0.0, 2.1, 0.0]))  # q_max, above 1 / (1 − γ), below 5 / (1 − γ)
+    trainer.write_log()
+    assert trainer.watch.warned == {"large"}  # by what is learnt
 
 
 def test_a22_a_lost_life_ends_no_game_and_resets_nothing(wired):

@@ -11,8 +11,9 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary
 from worlds import Counting
 
 from dqn.envs.alone import Alone
-from dqn.envs.gym import EnvironmentFailure, make
-from dqn.envs.single import misfit
+from dqn.envs.making import make
+from dqn.envs.single import EnvironmentFailure
+from dqn.envs.spaces import misfit
 from dqn.tracking.evaluation import play
 from dqn.types import Step, UsageError
 

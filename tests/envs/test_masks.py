@@ -7,7 +7,8 @@ from conftest import seen as parts
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary
 from worlds import Counting, Masked
 
-from dqn.envs.gym import EnvironmentFailure, make
+from dqn.envs.making import make
+from dqn.envs.single import EnvironmentFailure
 from dqn.types import UsageError
 
 MODES = ["next_step", "same_step", "disabled"]

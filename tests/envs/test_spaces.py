@@ -9,7 +9,7 @@ from conftest import seen
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 from worlds import Counting, OneState
 
-from dqn.envs.gym import make
+from dqn.envs.making import make
 from dqn.types import UsageError
 
 

@@ -10,7 +10,7 @@ from gymnasium.spaces import MultiDiscrete
 from worlds import Counting
 
 from dqn import parts
-from dqn.envs.gym import make
+from dqn.envs.making import make
 from dqn.envs.single import LastStep
 from dqn.types import UsageError
 

@@ -9,7 +9,7 @@ from worlds import Counting
 from dqn.acting.actor import Actor
 from dqn.acting.exploration import EpsilonGreedy
 from dqn.collector import Collector
-from dqn.envs.gym import make
+from dqn.envs.making import make
 from dqn.networks.cores import Recurrent
 from dqn.networks.heads import Expected
 from dqn.networks.qnetwork import QNetwork

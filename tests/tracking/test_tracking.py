@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import world
 
-from dqn.envs.gym import make
+from dqn.envs.making import make
 from dqn.tracking.checkpoint import Checkpoints, write_text
 from dqn.tracking.episodes import Episodes
 from dqn.tracking.evaluation import play

@@ -1,0 +1,97 @@
+"""Making Gymnasium environments, one or many; what cannot be made is said in one sentence."""
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import gymnasium
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+
+from dqn.envs.gym import GymEnvs
+from dqn.envs.single import first_info, in_worker, make_one
+from dqn.types import UsageError
+
+VECTORIZATIONS = ("sync", "async", "vector_entry_point")
+MASKS = ("auto", "required", "none")
+
+
+def make(
+    id: str,
+    num_envs: int = 1,
+    vectorization: str = "sync",
+    autoreset: str = "same_step",
+    imports: Sequence[str] = (),
+    kwargs: dict[str, Any] | None = None,
+    max_episode_steps: int | None = None,
+    action_mask: str = "auto",
+    step_cap: int | None = None,
+    wrappers: Mapping[str, Callable[[gymnasium.Env], gymnasium.Env]] | None = None,
+) -> GymEnvs:
+    """`num_envs` copies of the Gymnasium environment `id`; `imports` names the packages that register it.
+
+    `vectorization`: `sync` (one process), `async` (a process each) or `vector_entry_point` (the environment's own
+    vector class). `autoreset`: `next_step`, `same_step` or `disabled`; an environment's own vector class brings its
+    own. `max_episode_steps` replaces the environment's own time limit; `step_cap` is one more, beyond it (evaluation).
+    `wrappers` are put around each environment by their names, the first innermost.
+    `action_mask`: legal actions by info["action_mask"] [A], or an entry `action_mask` of a Dict observation, where the
+    environment gives them (`auto`), always (`required`) or never (`none`).
+    Errors: UsageError, one sentence, for an unknown environment, a missing package or spaces DQN cannot use.
+    """
+    if num_envs < 1:
+        raise UsageError(f"env.num_envs must be ≥ 1, got {num_envs}.")
+    if vectorization not in VECTORIZATIONS:
+        raise UsageError(f"env.vectorization must be one of {', '.join(VECTORIZATIONS)}, got {vectorization!r}.")
+    if action_mask not in MASKS:
+        raise UsageError(f"env.action_mask must be one of {', '.join(MASKS)}, got {action_mask!r}.")
+    try:
+        mode = AutoresetMode[str(autoreset).upper()]
+    except KeyError:
+        raise UsageError(f"env.autoreset must be next_step, same_step or disabled, got {autoreset!r}.") from None
+    kwargs, wrappers = dict(kwargs or {}), dict(wrappers or {})
+    if wrappers and vectorization == "vector_entry_point":
+        raise UsageError(
+            f"env.wrappers ({', '.join(wrappers)}) go around single environments: set env.vectorization=sync or async, "
+            f"or env.wrappers.{next(iter(wrappers))}=null."
+        )
+    one = partial(
+        make_one, id=id, imports=imports, kwargs=kwargs, limit=max_episode_steps, cap=step_cap, wrappers=wrappers
+    )
+    with _one_sentence(id, kwargs):
+        if vectorization == "vector_entry_point":
+            for module in imports:
+                importlib.import_module(module)
+            limit = {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
+            envs = gymnasium.make_vec(id, num_envs, vectorization_mode=vectorization, **limit, **kwargs)
+            return GymEnvs(envs, action_mask, {} if action_mask == "none" else envs.reset(seed=0)[1])
+        info = {} if action_mask == "none" else first_info(one)
+        makers = [partial(one, index) for index in range(num_envs)]
+        if vectorization == "async":  # spawn: a forked child of a threaded torch may hang
+            workers = [partial(in_worker, maker) for maker in makers]
+            return GymEnvs(AsyncVectorEnv(workers, autoreset_mode=mode, context="spawn"), action_mask, info, id)
+        return GymEnvs(SyncVectorEnv(makers, autoreset_mode=mode), action_mask, info)
+
+
+@contextmanager
+def _one_sentence(id: str, kwargs: dict[str, Any]) -> Iterator[None]:
+    """What Gymnasium and Python say of an environment that cannot be made, as UsageErrors."""
+    try:
+        yield
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise UsageError(f"{id} needs a package that is not installed: {_first_line(error)}.") from error
+    except ImportError as error:
+        raise UsageError(
+            f"{id} cannot be imported ({_first_line(error)}): install its package or correct env.imports."
+        ) from error
+    except gymnasium.error.Error as error:
+        raise UsageError(
+            f"env.id={id} cannot be made ({_first_line(error)}); if a package registers it, "
+            "name it with env.imports=[package]."
+        ) from error
+    except TypeError as error:
+        raise UsageError(f"env.id={id} cannot be made with env.kwargs={kwargs} ({_first_line(error)}).") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
