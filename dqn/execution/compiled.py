@@ -1,7 +1,8 @@
 """The whole step as one program: recorded as it is (execution.recording), fused by torch.compile's compiler."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -45,7 +46,8 @@ class Program:
 
 
 def compile_graph(graph: fx.GraphModule, inputs: list[Tensor]) -> Callable:
-    """torch.compile's compiler alone: the graph needs none of its tracing, nor its checks before each call."""
+    """torch.compile's compiler alone: the graph needs none of its tracing, nor what it does before and behind each call
+    for callers that have gradients or views of the tensors."""
     from torch._inductor import compile, config
 
     options: dict[str, Any] = {k: v for k, v in OPTIONS.items() if hasattr(config, k)}
@@ -59,7 +61,25 @@ def compile_graph(graph: fx.GraphModule, inputs: list[Tensor]) -> Callable:
     alone = fx.GraphModule({}, graph.graph)  # without the tensors it was recorded with, which would be inputs too
     shape = fx.Graph()
     shape.output(tree_unflatten([shape.placeholder(f"output_{i}") for i in range(len(outputs))], structure))
-    with tracing(TracingContext(FakeTensorMode(shape_env=ShapeEnv()))):  # its caches ask for it
-        program: Any = compile(alone, list(inputs), options=options)
-    result = fx.GraphModule({}, shape).forward  # the program gives a list
-    return lambda *args: result(*program(*args))
+    with tracing(TracingContext(FakeTensorMode(shape_env=ShapeEnv()))), _made() as programs:  # its caches ask for it
+        compile(alone, list(inputs), options=options)
+    (program,), result = programs, fx.GraphModule({}, shape).forward  # the program gives a list
+    return lambda *args: result(*program.current_callable(list(args)))
+
+
+@contextmanager
+def _made() -> Iterator[list[Any]]:
+    """The programs that are compiled, or found compiled, meanwhile."""
+    from torch._inductor.output_code import CompiledFxGraph
+
+    programs, usual = [], CompiledFxGraph.post_compile
+
+    def noted(self: Any, *args: Any, **kwargs: Any) -> None:
+        usual(self, *args, **kwargs)
+        programs.append(self)
+
+    CompiledFxGraph.post_compile = noted
+    try:
+        yield programs
+    finally:
+        CompiledFxGraph.post_compile = usual

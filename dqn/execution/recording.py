@@ -131,7 +131,16 @@ def _powers(base: float, exponents: list[Tensor]) -> list[Tensor]:
     return [torch.pow(base, t).as_strided(t.shape, t.stride()) for t in exponents]
 
 
-APART = {torch.ops.aten._foreach_norm.Scalar: _norms, torch.ops.aten._foreach_pow.ScalarAndTensor: _powers}
+def _product(a: Tensor, b: Tensor) -> Any:
+    """A weight's gradient gᵀx, as (xᵀg)ᵀ where there are fewer inputs than outputs: so a CPU's BLAS takes a third."""
+    narrow = a.stride(0) == 1 < a.stride(1) and b.stride(1) == 1 and b.shape[1] < a.shape[0]
+    return torch.mm(b.t(), a.t()).t() if narrow else NotImplemented
+
+
+APART = {  # written out where an operation as it is would be slow, or cannot be compiled
+    torch.ops.aten._foreach_norm.Scalar: _norms, torch.ops.aten._foreach_pow.ScalarAndTensor: _powers,
+    torch.ops.aten.mm.default: _product,
+}  # fmt: skip
 
 
 def _draw(node: fx.Node, buffer: Tensor, generator: torch.Generator) -> partial:

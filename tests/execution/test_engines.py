@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import RECIPES, world
 
-from dqn.execution import compiled, engines
+from dqn.execution import compiled, engines, recording
 from dqn.execution.small import record_small
 from dqn.learning.learner import Learner
 from dqn.learning.objective import Objective
@@ -57,7 +57,7 @@ def test_a24_every_recipe_recorded_is_the_recipe_as_written(small, recipe, recor
     assert [r.message for r in caplog.records if "as written" in r.message] == []
 
 
-LONG = {"fqf": 250, "r2d2": 600}  # else 1000, which is 475 updates; here the last bit decides later: a draw, a tie
+LONG = {"btr": 900, "fqf": 250, "r2d2": 600}  # else 1000, which is 475 updates; here the last bit decides later: a draw, a tie
 
 
 @pytest.mark.parametrize("recipe", [pytest.param(r, marks=[] if r == "dqn" else pytest.mark.slow) for r in RECIPES])
@@ -135,6 +135,19 @@ def test_nothing_is_changed_by_a_recording(recorded_only):
     assert (count.tolist(), kept.tolist()) == ([0], [1, 1, 1])
     results = program()
     assert [x.tolist() for x in results] == [count.tolist(), kept.tolist()] == [[1], [4, 4, 4]]
+
+
+@pytest.mark.parametrize(("inputs", "first"), [(4, [4, 8]), (32, [16, 8]), (16, [16, 8])])
+def test_a_gradient_of_few_inputs_is_multiplied_the_other_way_round(inputs, first):
+    layer, x = torch.nn.Linear(inputs, 16), torch.randn(8, inputs)
+
+    def step(x):
+        return torch.autograd.grad(layer(x).square().sum(), layer.weight)[0]
+
+    graph, _, states = recording.trace(step, None, x)
+    torch.testing.assert_close(graph(*states, x), step(x))
+    products = [n for n in graph.graph.nodes if n.target is torch.ops.aten.mm.default]
+    assert [list(n.args[0].meta["val"].shape) for n in products] == [first]
 
 
 def test_draws_are_those_of_the_step_as_written():
