@@ -57,7 +57,8 @@ def test_a24_every_recipe_recorded_is_the_recipe_as_written(small, recipe, recor
     assert [r.message for r in caplog.records if "as written" in r.message] == []
 
 
-LONG = {"btr": 900, "fqf": 250, "r2d2": 600}  # else 1000, which is 475 updates; here the last bit decides later: a draw, a tie
+# else 1000 steps, which are 475 updates; with these the last bit decides later, a draw or a tie
+LONG = {"btr": 900, "fqf": 250, "r2d2": 600}
 
 
 @pytest.mark.parametrize("recipe", [pytest.param(r, marks=[] if r == "dqn" else pytest.mark.slow) for r in RECIPES])
