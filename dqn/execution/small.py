@@ -20,8 +20,7 @@ DTYPES = {torch.float32: np.float32, torch.float64: np.float64, torch.int64: np.
 
 
 def _linear(bias: Any, x: Any, weight: Any) -> Any:
-    y = x.dot(weight)  # sooner than a matmul
-    return np.add(y, bias, y)
+    return np.add(x.dot(weight), bias)  # sooner than a matmul, or an addition in place
 
 
 def _layer_norm(x: Any, shape: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, ...]:
@@ -137,6 +136,9 @@ def in_numpy(module: fx.GraphModule, inputs: list[Tensor]) -> Callable:
         if node.op != "call_function":
             continue
         function = operator.getitem if node.target is operator.getitem else KNOWN[_name(node)]
+        if function is _linear and node.args[0].name in known and len(node.args[0].users) == 1:
+            bias = node.args[0].name
+            known[bias] = np.atleast_2d(known[bias])  # of the same shape as what it is added to where one acts
         if _name(node) in VIEWS and all(arg.name in known for arg in node.all_input_nodes):
             args = [known[arg.name] if isinstance(arg, fx.Node) else arg for arg in node.args]
             known[node.name] = function(*args)
