@@ -17,6 +17,7 @@ from dqn.execution.recording import trace
 
 OPTIONS = {  # of torch._inductor; what is asserted here holds by construction, and a call is mostly such overhead
     "size_asserts": False, "nan_asserts": False, "alignment_asserts": False,
+    "fallback_random": True,  # draws from torch's own stream, such as dropout's, are those of the step as written
 }  # fmt: skip
 
 

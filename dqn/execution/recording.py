@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_map_only
 
 from dqn.types import UsageError
@@ -28,23 +28,24 @@ def trace(
 
     Errors: ValueError where a part counts in Python: two recordings differ, and each call would repeat one of them.
     """
-    first, (graph, real) = _recorded(step, optimizer, *args), _recorded(step, optimizer, *args)
+    draws: list[partial] = []
+    first, (graph, real) = _recorded(step, optimizer, [], *args), _recorded(step, optimizer, draws, *args)
     if not _same(*first, graph, real):
         raise ValueError("a part keeps what changes in Python: keep it in tensors, changed in place")
-    return graph, *_open(graph, real)
+    return graph, draws, _open(graph, real)
 
 
 def _recorded(
-    step: Callable, optimizer: torch.optim.Optimizer | None, *args: Tensor
+    step: Callable, optimizer: torch.optim.Optimizer | None, draws: list[partial], *args: Tensor
 ) -> tuple[fx.GraphModule, dict[int, Tensor]]:
-    """One recording, and whose its stand-ins are, by id."""
+    """One recording, and whose its stand-ins are, by id; its draws are added to `draws`."""
     fake = FakeTensorMode(allow_non_fake_inputs=True)
 
     def plain(*args: Tensor) -> Any:  # a bound method's self would be counted as an argument
         return step(*args)
 
     with _recordable(optimizer), fake, StandIns(fake) as stand_ins:
-        recording = make_fx(plain, decomposition_table=APART)
+        recording = make_fx(plain, decomposition_table=APART | _drawing(draws))
         return recording(*map(fake.from_tensor, args)), stand_ins.real
 
 
@@ -143,21 +144,35 @@ APART = {  # written out where an operation as it is would be slow, or cannot be
 }  # fmt: skip
 
 
-def _draw(node: fx.Node, buffer: Tensor, generator: torch.Generator) -> partial:
-    """The draw of a recorded node into a buffer: what torch.rand, randn and randint do behind a fresh tensor."""
-    kind, bounds = str(node.target), [x for x in node.args if isinstance(x, int)]
-    if kind.startswith("aten.rand."):
-        return partial(buffer.uniform_, generator=generator)
-    if kind.startswith("aten.randn."):
-        return partial(buffer.normal_, generator=generator)
-    if kind.startswith("aten.randint."):
-        return partial(buffer.random_, *([0] if len(bounds) < 2 else []), *bounds, generator=generator)
-    return partial(torch.randperm, *bounds, generator=generator, out=buffer)
+def _drawing(draws: list[partial]) -> dict[Any, Callable]:
+    """What draws random numbers gives a tensor instead, which a draw of `draws` fills before each call: as torch.rand,
+    randn, randint and randperm do behind a fresh tensor."""
+
+    def drawing(whole: bool, fill: Callable) -> Callable:
+        def draw(*args: Any, generator: Any, dtype: Any = None, device: Any = None, **options: Any) -> Tensor:
+            *bounds, size = args  # of a permutation the size alone
+            with _disable_current_modes():  # a tensor with numbers: it is no part of the recording
+                kind = dtype or (torch.int64 if whole else torch.get_default_dtype())
+                buffer = torch.zeros(size, dtype=kind, device=device)
+            draws.append(partial(fill, buffer, *bounds, generator=generator))
+            return buffer
+
+        return draw
+
+    aten = torch.ops.aten
+    integers = drawing(True, lambda x, *bounds, generator: x.random_(*(0, *bounds)[-2:], generator=generator))
+    return {
+        aten.rand.generator: drawing(False, Tensor.uniform_),
+        aten.randn.generator: drawing(False, Tensor.normal_),
+        aten.randint.generator: integers,
+        aten.randint.low_generator: integers,
+        aten.randperm.generator: drawing(True, lambda x, generator: torch.randperm(len(x), generator=generator, out=x)),
+    }
 
 
-def _open(module: fx.GraphModule, real: dict[int, Tensor]) -> tuple[list[partial], list[Tensor]]:
-    """Make inputs of all that the graph refers to; gives the draws to be made before each call, and the inputs."""
-    graph, draws, inputs, places = module.graph, [], [], {}
+def _open(module: fx.GraphModule, real: dict[int, Tensor]) -> list[Tensor]:
+    """Make inputs of all that the graph refers to; gives the inputs. Errors: ValueError for a draw that is left."""
+    graph, inputs, places = module.graph, [], {}
 
     def place(node: fx.Node, tensor: Tensor) -> None:
         if id(tensor) not in places:
@@ -169,15 +184,10 @@ def _open(module: fx.GraphModule, real: dict[int, Tensor]) -> tuple[list[partial
     for node in list(graph.nodes):
         if node.op == "get_attr" and isinstance(value := getattr(module, node.target), Tensor):
             place(node, real.get(id(value), value))
-        elif isinstance(generator := node.kwargs.get("generator"), fx.Node):
-            like = node.meta["val"]
-            buffer = torch.empty(like.shape, dtype=like.dtype, device=like.device)
-            source = getattr(module, str(generator.target))
-            draws.append(_draw(node, buffer, source))
-            place(node, buffer)
+        elif node.kwargs.get("generator") is not None:
+            raise ValueError(f"{node.target} draws in a step: use torch.rand, randn, randint or randperm")
     for node in reversed(list(graph.nodes)):
-        unused = node.op in ("get_attr", "call_function") and not node.users
-        if "profiler" in str(node.target) or (unused and (node.op == "get_attr" or "generator" in node.kwargs)):
+        if "profiler" in str(node.target) or (node.op == "get_attr" and not node.users):
             graph.erase_node(node)
     module.recompile()
-    return draws, inputs
+    return inputs

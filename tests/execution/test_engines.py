@@ -164,6 +164,33 @@ def test_draws_are_those_of_the_step_as_written():
     assert torch.equal(*(g.get_state() for g in generators))
 
 
+DRAWS = {
+    "multinomial": lambda g: torch.multinomial(torch.ones(4), 3, generator=g),
+    "random_": lambda g: torch.empty(3).random_(5, generator=g),
+    "uniform_": lambda g: torch.empty(3).uniform_(2, 5, generator=g),
+    "normal": lambda g: torch.normal(torch.zeros(3), torch.ones(3), generator=g),
+    "bernoulli": lambda g: torch.bernoulli(torch.full((3,), 0.5), generator=g),
+    "rand_like": lambda g: torch.rand_like(torch.zeros(3)),
+    "dropout": lambda g: torch.nn.functional.dropout(torch.ones(9), 0.5),
+}
+
+
+@pytest.mark.parametrize("name", DRAWS)
+@pytest.mark.parametrize("small", [True, False])
+def test_whatever_a_part_draws_with_is_drawn_as_written(name, small, caplog):
+    state = torch.zeros(1)
+
+    def three(capture):
+        generator = torch.Generator().manual_seed(1)
+        torch.manual_seed(1)
+        step = capture(lambda: (DRAWS[name](generator) + state,))
+        return [torch.as_tensor(step()[0]).tolist() for _ in range(3)]
+
+    written = three(lambda step: step)
+    assert len({str(drawn) for drawn in written}) > 1
+    assert three(lambda step: engines.Compiled(CPU, 0).capture(step, small=small)) == written
+
+
 @pytest.mark.parametrize("where", ["recording", "compiling"])
 def test_what_cannot_be_prepared_runs_as_written_and_says_why_once(where, caplog, monkeypatch):
     generator, asked = torch.Generator().manual_seed(0), torch.Generator().manual_seed(0)
