@@ -47,6 +47,8 @@ def resume_arguments(arguments: list[str]) -> list[str]:
     """
     run = next((a.partition("=")[2] for a in arguments if a.startswith("resume=")), "")
     if run in ("", "null"):
+        if "resume=" in arguments:
+            raise UsageError("resume= names no run: write resume=RUN, the directory of one.")
         return arguments
     if run[0] == run[-1] and run[0] in "'\"":  # as Hydra's own values may be
         run = run[1:-1]

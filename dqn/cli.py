@@ -43,6 +43,14 @@ def nearest(name: str, known: list[str]) -> str:
     return f" (did you mean {found[0]}?)" if found else ""
 
 
+def _unknown(name: str) -> str:
+    if name.startswith(("env.kwargs", "env.wrappers")):
+        return f"{name} is new: put a plus before it, +{name}=…"
+    if name in (known := _known_names()):
+        return f"{name} belongs to another choice of {name.partition('.')[0]}: choose that one, or leave it out."
+    return f"{name} is not an option{nearest(name, known)}: python -m dqn.train --help lists them all."
+
+
 def explain(error: BaseException) -> str:
     """One sentence for an error of configuration."""
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
@@ -60,9 +68,7 @@ def explain(error: BaseException) -> str:
     )
     if unknown:
         name = next(group for group in unknown.groups() if group)
-        if name.startswith(("env.kwargs.", "env.wrappers.")):
-            return f"{name} is new: put a plus before it, +{name}=…"
-        return f"{name} is not an option{nearest(name, _known_names())}: python -m dqn.train --help lists them all."
+        return _unknown(name)
     missing = re.search(r"Missing mandatory value: (\S+)", text)
     if missing:
         return f"{missing[1]} has no value: set it with {missing[1]}=…"
@@ -109,6 +115,10 @@ def front_door(job: Callable[[], Any]) -> Any:
         )
     except (NotADirectoryError, FileExistsError, FileNotFoundError) as error:
         fail(f"{error.filename} is no directory and cannot be made: choose another place with run.dir=PATH.", 2)
+    except (MemoryError, RuntimeError) as error:  # torch's own is the latter
+        if "memory" not in str(error):
+            raise
+        fail(f"not enough memory ({' '.join(str(error).split())[:200]}): make the network or the batch smaller.", 2)
     except BrokenPipeError:  # as of --help | head
         os._exit(0)
     except OSError as error:

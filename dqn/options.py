@@ -1,5 +1,7 @@
 """What every option may be; what cannot be meant is refused here, each in one sentence."""
 
+from math import inf, isfinite
+from types import NoneType
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -13,13 +15,24 @@ AT_LEAST = {  # whole numbers and their smallest value
     "passes.epochs": 1, "passes.minibatches": 1, "target.period": 0, "execution.threads": 1, "tracking.log_every": 1,
     "tracking.checkpoint_every": 0, "tracking.evaluate_every": 0, "tracking.evaluate_episodes": 1,
     "tracking.final_episodes": 1, "tracking.evaluate_cap": 1,
-    "tracking.evaluate_envs": 1,
+    "tracking.evaluate_envs": 1, "env.max_episode_steps": 1,
 }  # fmt: skip
+MOST_THREADS = 1024  # torch dies of more without a word
+ABOVE = 5e-324  # any number above 0
 BETWEEN = {  # real numbers and their bounds
-    "gamma": (0.0, 1.0), "lambda_": (0.0, 1.0), "optimizer.lr": (0.0, float("inf")), "target.polyak": (0.0, 1.0),
-    "max_grad_norm": (0.0, float("inf")), "reward_clip": (0.0, float("inf")), "tracking.evaluate_epsilon": (0.0, 1.0),
+    "gamma": (0.0, 1.0), "lambda_": (0.0, 1.0), "optimizer.lr": (0.0, inf), "target.polyak": (0.0, 1.0),
+    "max_grad_norm": (0.0, inf), "reward_clip": (ABOVE, inf), "tracking.evaluate_epsilon": (0.0, 1.0),
+    "backup.temperature": (ABOVE, inf), "backup.epsilon": (0.0, 1.0), "backup.scale": (0.0, inf),
+    "backup.floor": (-inf, 0.0), "lr_schedule.start": (0.0, inf),
+    "lr_schedule.end": (0.0, inf), "tuned.importance_start": (0.0, inf),
+    "tuned.importance_end": (0.0, inf),
 }  # fmt: skip
-OPTIONAL = ("max_grad_norm", "target.polyak", "lambda_", "reward_clip")  # may be null
+ENDLESS = ("max_grad_norm", "reward_clip")  # may be inf
+OPTIONAL = (  # may be null, or not be there
+    "target.polyak", "lambda_", "env.max_episode_steps", *ENDLESS,
+    *(name for name in BETWEEN if name.startswith(("backup.", "lr_schedule.", "tuned."))),
+)  # fmt: skip
+SWITCHES = ("execution.channels_last", "replay.stored_state")
 PLAIN = {  # sections that are read here, option by option; every other option is an argument of a part
     "": {
         "torso", "core", "layer", "output", "head", "backup", "transform", "terms", "replay", "exploration", "target",
@@ -46,7 +59,8 @@ PLAIN = {  # sections that are read here, option by option; every other option i
 
 KEPT = (  # what a checkpoint was made with
     "seed", "n_step", "torso", "core", "layer", "output", "head", "transform", "passes", "env.id", "env.world",
-    "env.num_envs", "env.autoreset", "replay.capacity", "replay.length", "replay.burn_in", "replay.stride",
+    "env.num_envs", "env.autoreset", "env.max_episode_steps", "env.kwargs", "env.wrappers", "replay.capacity",
+    "replay.length", "replay.burn_in", "replay.stride",
     "replay.frame_stack", "replay.frame_padding", "replay.path", "reward_clip",
 )  # fmt: skip
 ALWAYS = ("", "passes", "target", "execution", "tracking")  # sections of which every option is there
@@ -54,6 +68,22 @@ ALWAYS = ("", "passes", "target", "execution", "tracking")  # sections of which 
 
 def check(cfg: DictConfig) -> None:
     """Refuse what cannot be meant, each in one sentence. Errors: UsageError."""
+    _names(cfg)
+    if OmegaConf.is_missing(cfg.replay, "path"):
+        raise UsageError("replay.path has no value: name a run's directory or a Minari dataset with replay.path=…")
+    _kinds(cfg)
+    _finite(cfg)
+    _whole(cfg)
+    for name, (low, high) in BETWEEN.items():
+        value = OmegaConf.select(cfg, name)
+        if value is None and name in OPTIONAL:
+            continue
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
+            bounds = f"between {low:g} and {high:g}" if high < inf else f"≥ {low:g}"
+            raise UsageError(f"{name} must be a number {'above 0' if low == ABOVE else bounds}, got {value!r}.")
+
+
+def _names(cfg: DictConfig) -> None:
     for section, known in PLAIN.items():
         node = OmegaConf.select(cfg, section) if section else cfg
         prefix, missing = f"{section}." if section else "", sorted(known - {*node})
@@ -66,33 +96,42 @@ def check(cfg: DictConfig) -> None:
                 full = f"{prefix}{name}"
                 others = [other for other in option_names(cfg) if other != full]
                 raise UsageError(f"{full} is not an option{nearest(full, others)}: remove it.")
-    _lists(cfg)
+
+
+def _whole(cfg: DictConfig) -> None:
     for name, least in AT_LEAST.items():
         value = OmegaConf.select(cfg, name)
+        if value is None and (name in OPTIONAL or (name == "replay.capacity" and "path" in cfg.replay)):
+            continue  # of a dataset as much as was recorded
         if isinstance(value, float) and value.is_integer():  # 1e6
             OmegaConf.update(cfg, name, value := int(value))
-        if name == "replay.capacity" and value is None and "path" in cfg.replay:
-            continue  # as much as was recorded
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise UsageError(f"{name} must be a whole number ≥ {least}, got {value!r}.")
-    if not isinstance(cfg.execution.channels_last, bool):
-        raise UsageError(f"execution.channels_last must be true or false, got {cfg.execution.channels_last!r}.")
-    for name, (low, high) in BETWEEN.items():
-        value = OmegaConf.select(cfg, name)
-        if value is None and name in OPTIONAL:
-            continue
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
-            bounds = f"between {low:g} and {high:g}" if high < float("inf") else f"≥ {low:g}"
-            raise UsageError(f"{name} must be a number {bounds}, got {value!r}.")
+    if cfg.execution.threads > MOST_THREADS:
+        raise UsageError(f"execution.threads must be {MOST_THREADS} or less, got {cfg.execution.threads}.")
 
 
-def _lists(cfg: DictConfig) -> None:
+def _kinds(cfg: DictConfig) -> None:
     given = {"tuned.hidden": int, "output.hidden": int, "env.imports": str}
     for name, kind in given.items():
         value = OmegaConf.select(cfg, name, default=OmegaConf.create([]))
         if not OmegaConf.is_list(value) or not all(isinstance(one, kind) for one in value):
             example = "[256,256]" if kind is int else "[package]"
             raise UsageError(f"{name} must be a list as {example}, got {value!r}.")
+    if not isinstance(cfg.env.get("wrappers"), (DictConfig, NoneType)):
+        raise UsageError("env.wrappers names each wrapper: put one around with +env.wrappers.NAME._target_=CLASS.")
+    for name in SWITCHES:
+        if not isinstance(value := OmegaConf.select(cfg, name), bool):
+            raise UsageError(f"{name} must be true or false, got {value!r}.")
+
+
+def _finite(cfg: DictConfig) -> None:
+    """No option but an environment's own may be nan, and few may be inf."""
+    for name in option_names(cfg):
+        value = OmegaConf.select(cfg, name, throw_on_missing=False, throw_on_resolution_failure=False)
+        endless = name in ENDLESS and value == inf
+        if isinstance(value, float) and not isfinite(value) and not endless and not name.startswith("env."):
+            raise UsageError(f"{name} must be a number that is finite, got {value}.")
 
 
 def doubts(cfg: DictConfig, lr_schedule: Any) -> list[str]:
@@ -114,8 +153,11 @@ def doubts(cfg: DictConfig, lr_schedule: Any) -> list[str]:
     return [sentence for sentence, doubted in doubtful.items() if doubted]
 
 
-def keep(cfg: DictConfig, saved: DictConfig) -> None:
-    """Refuse what a resumed run cannot change: its checkpoint holds what was made with it. Errors: UsageError."""
+def keep(cfg: DictConfig, saved: DictConfig, env_steps: int) -> None:
+    """Refuse what a resumed run cannot change: its checkpoint holds what was made with it, and `env_steps` are done.
+    Errors: UsageError."""
+    if cfg.steps != saved.steps and cfg.steps < env_steps:
+        raise UsageError(f"steps={cfg.steps} are fewer than the {env_steps:,} of this run: set as many or more.")
     for name in KEPT:
         before, now = (
             OmegaConf.to_container(x, resolve=True) if OmegaConf.is_config(x) else x

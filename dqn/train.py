@@ -68,10 +68,11 @@ def _train(cfg: DictConfig, directory: Path) -> dict[str, Any]:
     start_text_log(directory / "train.log")
     snapshot = None
     if cfg.resume is not None:
-        keep(cfg, cast(DictConfig, OmegaConf.load(directory / "config.yaml")))
         snapshot = Checkpoints(directory / "checkpoints").load()
+        keep(cfg, cast(DictConfig, OmegaConf.load(directory / "config.yaml")), snapshot.counters["env_steps"])
     run = build.run(cfg, directory, snapshot and snapshot.counters["env_steps"] + 1)
     trainer = run.trainer
+    trainer.meter.started = started
     log.info("%s", run.card)
     for sentence in run.doubts:
         log.warning("%s", sentence)
@@ -88,6 +89,8 @@ def _train(cfg: DictConfig, directory: Path) -> dict[str, Any]:
             ) from error
     plain = OmegaConf.to_yaml(OmegaConf.merge(cfg, {"resume": None}))
     write_text(directory / "config.yaml", plain)  # once everything has proved to fit: a resume needs it as it was
+    if trainer.env_steps < cfg.steps:
+        (directory / "result.json").unlink(missing_ok=True)  # of fewer steps
     trainer.logger.text("config", f"```yaml\n{plain}```")
     caught = stop_on_signals(trainer)
     try:
@@ -99,7 +102,7 @@ def _train(cfg: DictConfig, directory: Path) -> dict[str, Any]:
                 quote(str(directory)),
             )
             sys.exit(128 + caught[0])
-        result = finish(cfg, run, perf_counter() - started)
+        result = finish(cfg, run)
     except RunError as error:
         log.debug("The run ended here", exc_info=True)
         raise RunError(f"{error} (traceback in {directory / 'train.log'})") from error
@@ -108,9 +111,10 @@ def _train(cfg: DictConfig, directory: Path) -> dict[str, Any]:
     return result
 
 
-def finish(cfg: DictConfig, run: build.Run, seconds: float) -> dict[str, Any]:
+def finish(cfg: DictConfig, run: build.Run) -> dict[str, Any]:
     """The closing evaluation, `result.json`, and the lines that say what was reached and what to type next."""
     trainer = run.trainer
+    seconds = trainer.meter.spent()["spent"]
     evaluation = trainer.write_evaluation(cfg.tracking.final_episodes)
     result = {
         "evaluation": evaluation,

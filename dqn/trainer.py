@@ -75,7 +75,7 @@ class Trainer:
                 before = self.env_steps
                 self.env_steps = self.collector.collect(before, times.next_stop(before), self.store, self.meter.seconds)
                 self.learn(times.updates_due(before, self.env_steps))
-                if crossed(before, self.env_steps, times.target_period):
+                for _ in range(crossed(before, self.env_steps, times.target_period)):
                     with self.meter.timed("sync"):
                         self.learner.sync_target()
                 if crossed(before, self.env_steps, times.evaluate_every) and self.env_steps < times.steps:
@@ -168,7 +168,7 @@ class Trainer:
         if self.saved_at == self.env_steps:
             return
         with self.meter.timed("checkpoint"):
-            counters = {name: getattr(self, name) for name in COUNTERS} | {"seconds": self.meter.seconds}
+            counters = {name: getattr(self, name) for name in COUNTERS} | self.meter.spent()
             ring = self.memory.ring
             rows = ring.rows_since(self.saved_rows)
             self.checkpoints.save(self.env_steps, pack(self.parts), rows, ring.written, ring.rows, counters)
@@ -179,7 +179,7 @@ class Trainer:
         """Continue from a checkpoint; yields a line about each restored part."""
         for name in COUNTERS:
             setattr(self, name, snapshot.counters[name])
-        self.meter.seconds.update(snapshot.counters["seconds"])
+        self.meter.go_on(snapshot.counters)
         for chunk in snapshot.chunks:
             self.memory.ring.restore_rows(chunk)
         self.checkpoints.chunks = snapshot.files

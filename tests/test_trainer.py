@@ -85,7 +85,7 @@ def test_the_next_stop_is_the_next_thing_due():
     due = {s for s in range(1, 1001) if s % 70 == 0 or s % 50 == 0 or s % 400 == 0 or (s > 100 and (s - 100) % 30 == 0)}
     assert stops == sorted(due)
     assert sum(times.updates_due(a, b) for a, b in zip([0, *stops], stops, strict=False)) == 30
-    assert [crossed(9, 10, 10), crossed(10, 19, 10), crossed(5, 25, 0)] == [True, False, False]
+    assert [crossed(9, 10, 10), crossed(10, 19, 10), crossed(5, 25, 0), crossed(3, 25, 5)] == [1, 0, 0, 5]
 
 
 def test_how_often_one_logs_changes_nothing(wired):
@@ -147,6 +147,15 @@ def test_a25_every_option_changes_the_run(wired, plain_hash, change):
     assert parameter_hash(run.trainer.learner.online.state_dict()) != plain_hash
 
 
+@pytest.mark.parametrize("envs", [1, 16])
+def test_a_soft_target_is_synced_at_every_multiple_of_its_period_whatever_num_envs_is(wired, envs, monkeypatch):
+    run = wired(*world("test/OneState-v0", "target.polyak=0.1", "target.period=4", "steps=160", f"env.num_envs={envs}"))
+    synced = []
+    monkeypatch.setattr(run.trainer.learner, "sync_target", lambda: synced.append(run.trainer.env_steps))
+    run.trainer.run()
+    assert len(synced) == 40
+
+
 def test_b9_a_loss_that_is_no_number_stops_at_its_update_with_the_batch(wired):
     run = wired(*world("test/NanReward-v0", "steps=300", "learning_starts=20", "train_every=1"))
     with pytest.raises(RunError, match=r"not finite at update 1 .*lower optimizer.lr"):
@@ -158,6 +167,7 @@ def test_b9_q_above_the_largest_possible_return_warns_once(wired, capsys):
     run = wired(*world("test/OneState-v0", "gamma=0.5", "steps=50", "tracking.log_every=10"))
     start_text_log(None)  # to the stdout that is captured now
     for q in (1.9, 2.5, 3.0):
+        run.trainer.watch(q, 0.0)  # no reward was seen: it may be any
         run.trainer.watch(q, 1.0)
     assert capsys.readouterr().out.count("largest possible return 2 ") == 1
 

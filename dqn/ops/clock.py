@@ -33,6 +33,6 @@ class Times:
         return min(stops + [(now // period + 1) * period for period in periods if period])
 
 
-def crossed(before: int, now: int, period: int) -> bool:
-    """Whether a multiple of `period` lies in (before, now]."""
-    return period > 0 and now // period > before // period
+def crossed(before: int, now: int, period: int) -> int:
+    """How many multiples of `period` lie in (before, now]."""
+    return now // period - before // period if period > 0 else 0

@@ -18,8 +18,8 @@ class Linear:
     """
 
     def __init__(self, start: float, end: float, steps: int, delay: int = 0):
-        if steps <= 0:
-            raise ValueError(f"a linear schedule needs steps > 0, got {steps}")
+        if steps < 1:
+            raise ValueError(f"a linear schedule needs steps ≥ 1, got {steps}")
         self.start, self.end, self.steps, self.delay = float(start), float(end), int(steps), int(delay)
 
     def __call__(self, count: int) -> float:

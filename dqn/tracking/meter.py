@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,12 +23,22 @@ class Meter:
         self.finished: list[tuple[float, int]] = []  # (return, length) since the last reading
         self.sums, self.updates = torch.zeros(len(names), device=device), 0
         self.since = (perf_counter(), 0, 0, dict(self.seconds))
+        self.started, self.before = perf_counter(), 0.0  # seconds of the run's earlier processes
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         start = perf_counter()
         yield
         self.seconds[stage] += perf_counter() - start
+
+    def spent(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the seconds by stage, and all of them in all the run's processes."""
+        return {"seconds": self.seconds, "spent": self.before + perf_counter() - self.started}
+
+    def go_on(self, counters: dict[str, Any]) -> None:
+        """Count on from a checkpoint."""
+        self.seconds.update(counters["seconds"])
+        self.before = counters.get("spent", sum(self.seconds.values()))
 
     def note_episodes(self, finished: list[tuple[float, int]]) -> None:
         self.finished += finished
