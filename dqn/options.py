@@ -23,9 +23,8 @@ BETWEEN = {  # real numbers and their bounds
     "gamma": (0.0, 1.0), "lambda_": (0.0, 1.0), "optimizer.lr": (0.0, inf), "target.polyak": (0.0, 1.0),
     "max_grad_norm": (0.0, inf), "reward_clip": (ABOVE, inf), "tracking.evaluate_epsilon": (0.0, 1.0),
     "backup.temperature": (ABOVE, inf), "backup.epsilon": (0.0, 1.0), "backup.scale": (0.0, inf),
-    "backup.floor": (-inf, 0.0), "lr_schedule.start": (0.0, inf),
-    "lr_schedule.end": (0.0, inf), "tuned.importance_start": (0.0, inf),
-    "tuned.importance_end": (0.0, inf),
+    "backup.floor": (-inf, 0.0), "lr_schedule.start": (0.0, inf), "lr_schedule.end": (0.0, inf),
+    "tuned.importance_start": (0.0, inf), "tuned.importance_end": (0.0, inf),
 }  # fmt: skip
 ENDLESS = ("max_grad_norm", "reward_clip")  # may be inf
 OPTIONAL = (  # may be null, or not be there
@@ -59,9 +58,9 @@ PLAIN = {  # sections that are read here, option by option; every other option i
 
 KEPT = (  # what a checkpoint was made with
     "seed", "n_step", "torso", "core", "layer", "output", "head", "transform", "passes", "env.id", "env.world",
-    "env.num_envs", "env.autoreset", "env.max_episode_steps", "env.kwargs", "env.wrappers", "replay.capacity",
-    "replay.length", "replay.burn_in", "replay.stride",
-    "replay.frame_stack", "replay.frame_padding", "replay.path", "reward_clip",
+    "env.num_envs", "env.autoreset", "env.max_episode_steps", "env.kwargs", "env.wrappers",
+    "replay.capacity", "replay.length", "replay.burn_in", "replay.stride", "replay.frame_stack", "replay.frame_padding",
+    "replay.path", "reward_clip",
 )  # fmt: skip
 ALWAYS = ("", "passes", "target", "execution", "tracking")  # sections of which every option is there
 
