@@ -9,7 +9,7 @@ def test_linear_is_a_pure_function_of_the_count():
     schedule = Linear(1.0, 0.0, 100, delay=50)
     assert [schedule(t) for t in (0, 50, 100, 150, 10**9)] == [1.0, 1.0, 0.5, 0.0, 0.0]
     assert Constant(0.0)(7) == 0.0
-    with pytest.raises(ValueError, match="steps > 0"):
+    with pytest.raises(ValueError, match="steps ≥ 1"):
         Linear(1, 0, 0)
 
 
