@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -16,10 +16,17 @@ except ImportError:  # Windows
     fcntl = None
 
 from dqn.cli import CONF, run_directory
+from dqn.tracking.checkpoint import Checkpoints, Snapshot
 from dqn.tracking.logger import start_text_log
 from dqn.types import UsageError
 
 log = logging.getLogger("dqn")
+KEPT = (  # what a checkpoint was made with
+    "seed", "n_step", "torso", "core", "layer", "output", "head", "transform", "passes", "env.id", "env.world",
+    "env.num_envs", "env.autoreset", "env.max_episode_steps", "env.kwargs", "env.wrappers",
+    "replay.capacity", "replay.length", "replay.burn_in", "replay.stride", "replay.frame_stack", "replay.frame_padding",
+    "replay.path", "reward_clip",
+)  # fmt: skip
 
 
 @contextmanager
@@ -68,6 +75,28 @@ def resume_arguments(arguments: list[str]) -> list[str]:
 def _quoted(path: Path) -> str:
     """A path as a value of Hydra's grammar, whatever letters it has."""
     return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def keep(cfg: DictConfig, saved: DictConfig) -> None:
+    """Refuse what a resumed run cannot change: its checkpoint holds what was made with it. Errors: UsageError."""
+    for name in KEPT:
+        before, now = (
+            OmegaConf.to_container(x, resolve=True) if OmegaConf.is_config(x) else x
+            for x in (OmegaConf.select(saved, name), OmegaConf.select(cfg, name))
+        )
+        if before != now:
+            raise UsageError(f"{name} cannot change in a resumed run: leave it as it was, or begin a new run.")
+
+
+def resumed(cfg: DictConfig, directory: Path) -> Snapshot:
+    """The checkpoint that a run goes on from. Errors: UsageError where `cfg` changes what cannot change, or asks for
+    fewer steps than are done."""
+    saved = cast(DictConfig, OmegaConf.load(directory / "config.yaml"))
+    keep(cfg, saved)
+    snapshot = Checkpoints(directory / "checkpoints").load()
+    if cfg.steps != saved.steps and cfg.steps < (done := snapshot.counters["env_steps"]):
+        raise UsageError(f"steps={cfg.steps} are fewer than the {done:,} of this run: set as many or more.")
+    return snapshot
 
 
 def again(cfg: DictConfig, directory: Path) -> dict[str, Any] | None:

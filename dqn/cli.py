@@ -115,8 +115,8 @@ def front_door(job: Callable[[], Any]) -> Any:
         )
     except (NotADirectoryError, FileExistsError, FileNotFoundError) as error:
         fail(f"{error.filename} is no directory and cannot be made: choose another place with run.dir=PATH.", 2)
-    except (MemoryError, RuntimeError) as error:  # torch's own is the latter
-        if "memory" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):  # as torch's own is
             raise
         fail(f"not enough memory ({' '.join(str(error).split())[:200]}): make the network or the batch smaller.", 2)
     except BrokenPipeError:  # as of --help | head

@@ -55,13 +55,6 @@ PLAIN = {  # sections that are read here, option by option; every other option i
         "evaluate_epsilon", "evaluate_cap", "evaluate_envs",
     },
 }  # fmt: skip
-
-KEPT = (  # what a checkpoint was made with
-    "seed", "n_step", "torso", "core", "layer", "output", "head", "transform", "passes", "env.id", "env.world",
-    "env.num_envs", "env.autoreset", "env.max_episode_steps", "env.kwargs", "env.wrappers",
-    "replay.capacity", "replay.length", "replay.burn_in", "replay.stride", "replay.frame_stack", "replay.frame_padding",
-    "replay.path", "reward_clip",
-)  # fmt: skip
 ALWAYS = ("", "passes", "target", "execution", "tracking")  # sections of which every option is there
 
 
@@ -150,20 +143,6 @@ def doubts(cfg: DictConfig, lr_schedule: Any) -> list[str]:
         "choose exploration=epsilon_greedy.": cfg.exploration.get("ladder", 0) > 0 and cfg.env.num_envs == 1,
     }
     return [sentence for sentence, doubted in doubtful.items() if doubted]
-
-
-def keep(cfg: DictConfig, saved: DictConfig, env_steps: int) -> None:
-    """Refuse what a resumed run cannot change: its checkpoint holds what was made with it, and `env_steps` are done.
-    Errors: UsageError."""
-    if cfg.steps != saved.steps and cfg.steps < env_steps:
-        raise UsageError(f"steps={cfg.steps} are fewer than the {env_steps:,} of this run: set as many or more.")
-    for name in KEPT:
-        before, now = (
-            OmegaConf.to_container(x, resolve=True) if OmegaConf.is_config(x) else x
-            for x in (OmegaConf.select(saved, name), OmegaConf.select(cfg, name))
-        )
-        if before != now:
-            raise UsageError(f"{name} cannot change in a resumed run: leave it as it was, or begin a new run.")
 
 
 def fit(cfg: DictConfig, head: Any, sampler: Any, state_size: int) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from shlex import quote
 from time import perf_counter
 from types import FrameType
-from typing import Any, cast
+from typing import Any
 
 import gymnasium
 import hydra
@@ -21,10 +21,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dqn import __version__, build
-from dqn.again import again, claimed, resume_arguments
+from dqn.again import again, claimed, resume_arguments, resumed
 from dqn.cli import CONF, front_door, option_names
-from dqn.options import keep
-from dqn.tracking.checkpoint import Checkpoints, write_text
+from dqn.tracking.checkpoint import write_text
 from dqn.tracking.logger import start_text_log
 from dqn.tracking.seeding import parameter_hash
 from dqn.trainer import Trainer
@@ -66,10 +65,7 @@ def _train(cfg: DictConfig, directory: Path) -> dict[str, Any]:
             f"{directory} already holds a run: continue it with resume={directory}, or choose another run.dir."
         )
     start_text_log(directory / "train.log")
-    snapshot = None
-    if cfg.resume is not None:
-        snapshot = Checkpoints(directory / "checkpoints").load()
-        keep(cfg, cast(DictConfig, OmegaConf.load(directory / "config.yaml")), snapshot.counters["env_steps"])
+    snapshot = resumed(cfg, directory) if cfg.resume is not None else None
     run = build.run(cfg, directory, snapshot and snapshot.counters["env_steps"] + 1)
     trainer = run.trainer
     trainer.meter.started = started
@@ -114,7 +110,7 @@ def _train(cfg: DictConfig, directory: Path) -> dict[str, Any]:
 def finish(cfg: DictConfig, run: build.Run) -> dict[str, Any]:
     """The closing evaluation, `result.json`, and the lines that say what was reached and what to type next."""
     trainer = run.trainer
-    seconds = trainer.meter.spent()["spent"]
+    seconds = trainer.meter.elapsed
     evaluation = trainer.write_evaluation(cfg.tracking.final_episodes)
     result = {
         "evaluation": evaluation,

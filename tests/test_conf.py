@@ -9,7 +9,7 @@ from conftest import configure, world
 from omegaconf import OmegaConf, open_dict
 
 from dqn import build, evaluate, train
-from dqn.cli import CONF
+from dqn.cli import CONF, front_door
 from dqn.tracking.logger import start_text_log
 from dqn.types import UsageError
 
@@ -149,6 +149,17 @@ def test_an_unwritable_run_directory_is_one_sentence(monkeypatch, capfd, tmp_pat
         assert code != 0
         assert "run.dir=" in err
         assert len(err.strip().splitlines()) < 5
+
+
+@pytest.mark.parametrize("error", [MemoryError("Unable to allocate 7 TiB"), RuntimeError("can't allocate memory")])
+def test_too_little_memory_is_one_sentence(capfd, error):
+    def job():
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        front_door(job)
+    assert end.value.code == 2
+    assert "not enough memory" in capfd.readouterr().err
 
 
 def test_a_run_directory_in_use_is_not_overwritten(monkeypatch, capfd, tmp_path):

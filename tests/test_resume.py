@@ -16,8 +16,7 @@ from conftest import configure, world
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dqn import build
-from dqn.again import claimed
-from dqn.options import keep
+from dqn.again import claimed, keep
 from dqn.tracking.checkpoint import Checkpoints
 from dqn.tracking.logger import STAGES, TAGS, start_text_log
 from dqn.tracking.seeding import parameter_hash
@@ -195,28 +194,6 @@ REAL = ["steps=3000", "learning_starts=200", "tracking.checkpoint_every=500", "t
         "tracking.final_episodes=2", "tracking.evaluate_episodes=2", "tracking.log_every=100"]  # fmt: skip
 
 
-def test_a_result_is_that_of_all_the_steps_and_processes_of_its_run(tmp_path):
-    directory = tmp_path / "run"
-    run_to_end(directory, "steps=300", f"run.dir={directory}", "tracking.final_episodes=1")
-    first = json.loads((directory / "result.json").read_text())["seconds"]
-    run_to_end(directory, f"resume={directory}", "tracking.final_episodes=1")  # nothing is left to do
-    again = json.loads((directory / "result.json").read_text())
-    assert again["seconds"] > first
-    args, kwargs = command(directory, f"resume={directory}", "steps=100")
-    done = subprocess.run(args, check=False, timeout=100, **kwargs)
-    assert done.returncode == 2
-    assert "steps=100 are fewer than the 300 of this run" in done.stdout
-    assert json.loads((directory / "result.json").read_text()) == again
-    args, kwargs = command(directory, f"resume={directory}", "steps=100000000")
-    process = subprocess.Popen(args, **kwargs)
-    while "steps: 100000000" not in (directory / "config.yaml").read_text() and process.poll() is None:
-        time.sleep(0.01)
-    time.sleep(0.5)
-    process.kill()
-    process.wait()
-    assert not (directory / "result.json").exists()  # it told of 300 steps
-
-
 def run_to_end(directory, *arguments):
     args, kwargs = command(directory, *arguments)
     done = subprocess.run(args, check=False, timeout=250, **kwargs)
@@ -351,6 +328,27 @@ def test_a_damaged_checkpoint_is_one_sentence(tmp_path):
     assert "Traceback" not in done.stdout
 
 
+def test_a_result_is_that_of_all_the_steps_and_processes_of_its_run(tmp_path):
+    directory = tmp_path / "run"
+    run_to_end(directory, "steps=300", f"run.dir={directory}", "tracking.final_episodes=1")
+    first = json.loads((directory / "result.json").read_text())["seconds"]
+    run_to_end(directory, f"resume={directory}", "tracking.final_episodes=1")  # nothing is left to do
+    again = json.loads((directory / "result.json").read_text())
+    assert again["seconds"] > first
+    args, kwargs = command(directory, f"resume={directory}", "steps=100")
+    done = subprocess.run(args, check=False, timeout=100, **kwargs)
+    assert done.returncode == 2
+    assert "steps=100 are fewer than the 300 of this run" in done.stdout
+    assert json.loads((directory / "result.json").read_text()) == again
+    args, kwargs = command(directory, f"resume={directory}", "steps=100000000")
+    process = subprocess.Popen(args, **kwargs)
+    while (directory / "result.json").exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (directory / "result.json").exists()  # it told of 300 steps
+
+
 def test_numbers_given_beside_resume_become_the_runs_own(tmp_path):
     directory = tmp_path / "run"
     run_to_end(directory, "steps=30", f"run.dir={directory}", "tracking.final_episodes=1")
@@ -371,8 +369,8 @@ def test_what_a_run_was_made_with_cannot_change(change):
     name = change.partition("=")[0]
     name = {"tuned.hidden": "torso", "torso.hidden": "torso", "passes.epochs": "passes"}.get(name, name)
     with pytest.raises(UsageError, match=f"^{name}.* cannot change in a resumed run"):
-        keep(configure(change), configure(), 0)
-    keep(configure("optimizer.lr=1", "steps=5", "gamma=0.5"), configure(), 5)
+        keep(configure(change), configure())
+    keep(configure("optimizer.lr=1", "steps=5", "gamma=0.5"), configure())
 
 
 def test_a_resume_that_is_refused_leaves_the_run_as_it_was(tmp_path):

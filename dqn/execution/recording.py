@@ -153,7 +153,7 @@ def _drawing(draws: list[partial]) -> dict[Any, Callable]:
             *bounds, size = args  # of a permutation the size alone
             with _disable_current_modes():  # a tensor with numbers: it is no part of the recording
                 kind = dtype or (torch.int64 if whole else torch.get_default_dtype())
-                buffer = torch.zeros(size, dtype=kind, device=device)
+                buffer = torch.zeros(size, dtype=kind, device=device)  # alike in both recordings
             draws.append(partial(fill, buffer, *bounds, generator=generator))
             return buffer
 

@@ -136,9 +136,8 @@ def in_numpy(module: fx.GraphModule, inputs: list[Tensor]) -> Callable:
         if node.op != "call_function":
             continue
         function = operator.getitem if node.target is operator.getitem else KNOWN[_name(node)]
-        if function is _linear and node.args[0].name in known and len(node.args[0].users) == 1:
-            bias = node.args[0].name
-            known[bias] = np.atleast_2d(known[bias])  # of the same shape as what it is added to where one acts
+        if function is _linear and (bias := node.args[0]).name in known and len(bias.users) == 1:
+            known[bias.name] = np.atleast_2d(known[bias.name])  # as what it is added to where one acts: twice as fast
         if _name(node) in VIEWS and all(arg.name in known for arg in node.all_input_nodes):
             args = [known[arg.name] if isinstance(arg, fx.Node) else arg for arg in node.args]
             known[node.name] = function(*args)

@@ -31,9 +31,14 @@ class Meter:
         yield
         self.seconds[stage] += perf_counter() - start
 
+    @property
+    def elapsed(self) -> float:
+        """Seconds of all the run's processes."""
+        return self.before + perf_counter() - self.started
+
     def spent(self) -> dict[str, Any]:
-        """What a checkpoint keeps: the seconds by stage, and all of them in all the run's processes."""
-        return {"seconds": self.seconds, "spent": self.before + perf_counter() - self.started}
+        """What a checkpoint keeps: the seconds by stage, and all of them."""
+        return {"seconds": self.seconds, "spent": self.elapsed}
 
     def go_on(self, counters: dict[str, Any]) -> None:
         """Count on from a checkpoint."""

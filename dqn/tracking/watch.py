@@ -18,10 +18,10 @@ class Watch:
         self.warned: set[str] = set()
 
     def __call__(self, q_max: float, largest_reward: float) -> None:
-        # before the first reward nothing is known of returns
         bound = largest_reward / (1 - self.gamma) if self.gamma < 1 else float("inf")
         bound = float(self.transform(torch.tensor(bound)))  # of what the network says
-        if largest_reward and q_max > bound * 1.01 + 1e-6 and not self.entropic:
+        known = largest_reward > 0  # before the first reward any return is possible
+        if known and q_max > bound * 1.01 + 1e-6 and not self.entropic:
             self._once(
                 f"Q has grown to {q_max:.4g}, above the largest possible return {bound:.4g} = max|r|/(1−γ) with the "
                 "rewards so far: it is overestimating; try backup=double_q, a lower optimizer.lr or a longer "

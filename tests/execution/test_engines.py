@@ -7,7 +7,8 @@ import pytest
 import torch
 from conftest import RECIPES, world
 
-from dqn.execution import compiled, engines, recording
+from dqn.execution import compiled, engines
+from dqn.execution.recording import trace
 from dqn.execution.small import record_small
 from dqn.learning.learner import Learner
 from dqn.learning.objective import Objective
@@ -145,7 +146,7 @@ def test_a_gradient_of_few_inputs_is_multiplied_the_other_way_round(inputs, firs
     def step(x):
         return torch.autograd.grad(layer(x).square().sum(), layer.weight)[0]
 
-    graph, _, states = recording.trace(step, None, x)
+    graph, _, states = trace(step, None, x)
     torch.testing.assert_close(graph(*states, x), step(x))
     products = [n for n in graph.graph.nodes if n.target is torch.ops.aten.mm.default]
     assert [list(n.args[0].meta["val"].shape) for n in products] == [first]
@@ -177,7 +178,7 @@ DRAWS = {
 
 @pytest.mark.parametrize("name", DRAWS)
 @pytest.mark.parametrize("small", [True, False])
-def test_whatever_a_part_draws_with_is_drawn_as_written(name, small, caplog):
+def test_whatever_a_part_draws_with_is_drawn_as_written(name, small):
     state = torch.zeros(1)
 
     def three(capture):
