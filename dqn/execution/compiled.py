@@ -53,6 +53,8 @@ def compile_graph(graph: fx.GraphModule, inputs: list[Tensor]) -> Callable:
 
     options: dict[str, Any] = {k: v for k, v in OPTIONS.items() if hasattr(config, k)}
     options["cpp_wrapper"] = all(x.device.type == "cpu" for x in inputs)  # on a GPU the captured graph spares it
+    if torch.__version__ < "2.7":  # which fails where it finds one
+        options["fx_graph_cache"] = False
     output = next(node for node in graph.graph.nodes if node.op == "output")
     outputs, structure = tree_flatten(output.args[0])
     output.args = (outputs,)
@@ -62,8 +64,10 @@ def compile_graph(graph: fx.GraphModule, inputs: list[Tensor]) -> Callable:
     alone = fx.GraphModule({}, graph.graph)  # without the tensors it was recorded with, which would be inputs too
     shape = fx.Graph()
     shape.output(tree_unflatten([shape.placeholder(f"output_{i}") for i in range(len(outputs))], structure))
-    with tracing(TracingContext(FakeTensorMode(shape_env=ShapeEnv()))), _made() as programs:  # its caches ask for it
-        compile(alone, list(inputs), options=options)
+    fake = FakeTensorMode(shape_env=ShapeEnv())  # its caches ask for one
+    sized: list[Any] = [fake.from_tensor(x, static_shapes=True) for x in inputs]  # or every size would be a variable
+    with tracing(TracingContext(fake)), _made() as programs:
+        compile(alone, sized, options=options)
     (program,), result = programs, fx.GraphModule({}, shape).forward  # the program gives a list
     return lambda *args: result(*program.current_callable(list(args)))
 

@@ -12,6 +12,7 @@ from dqn.execution.recording import trace
 from dqn.execution.small import record_small
 from dqn.learning.learner import Learner
 from dqn.learning.objective import Objective
+from dqn.networks.convs import Residual
 from dqn.networks.heads import Expected
 from dqn.networks.qnetwork import QNetwork
 from dqn.networks.torsos import MLP
@@ -122,6 +123,22 @@ def test_two_programs_with_the_same_shapes_are_two_programs(caplog):
     assert state.tolist() == [24.0] * 3
     assert one(torch.ones(1)).tolist() == [25.0] * 3  # another shape, another program
     assert not [r for r in caplog.records if r.name == "dqn"]  # none of them given up
+
+
+def test_a_program_knows_its_sizes(caplog):
+    """With sizes that are variables a residual block behind a max-pool, as in IMPALA's network, is not compiled."""
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(4, 3, 3, padding=1), torch.nn.MaxPool2d(3, 2, padding=1), Residual(3, False, None)
+    )
+    parameters = [*network.parameters()]
+
+    def step(images):
+        loss = network(images).square().sum()
+        return loss.detach(), *torch.autograd.grad(loss, parameters)
+
+    images = torch.rand(4, 4, 10, 10)
+    torch.testing.assert_close(engines.Compiled(CPU, 0).capture(step)(images), step(images))
+    assert not [r for r in caplog.records if r.name == "dqn"]  # it is not given up
 
 
 def test_nothing_is_changed_by_a_recording(recorded_only):
