@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -15,7 +15,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-from dqn.cli import CONF, run_directory
+from dqn.cli import CONF, run_config, run_directory
 from dqn.tracking.checkpoint import Checkpoints, Snapshot
 from dqn.tracking.logger import start_text_log
 from dqn.types import UsageError
@@ -77,6 +77,14 @@ def _quoted(path: Path) -> str:
     return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
+def placed(cfg: DictConfig) -> DictConfig:
+    """`cfg` with the whole path of a recorded run, so that a resume finds it from anywhere."""
+    path = OmegaConf.select(cfg, "replay.path", throw_on_missing=False)
+    if isinstance(path, str) and Path(path).is_dir():
+        cfg.replay.path = str(Path(path).resolve())
+    return cfg
+
+
 def keep(cfg: DictConfig, saved: DictConfig) -> None:
     """Refuse what a resumed run cannot change: its checkpoint holds what was made with it. Errors: UsageError."""
     for name in KEPT:
@@ -91,7 +99,7 @@ def keep(cfg: DictConfig, saved: DictConfig) -> None:
 def resumed(cfg: DictConfig, directory: Path) -> Snapshot:
     """The checkpoint that a run goes on from. Errors: UsageError where `cfg` changes what cannot change, or asks for
     fewer steps than are done."""
-    saved = cast(DictConfig, OmegaConf.load(directory / "config.yaml"))
+    saved = placed(run_config(directory))
     keep(cfg, saved)
     snapshot = Checkpoints(directory / "checkpoints").load()
     if cfg.steps != saved.steps and cfg.steps < (done := snapshot.counters["env_steps"]):
@@ -111,7 +119,7 @@ def again(cfg: DictConfig, directory: Path) -> dict[str, Any] | None:
     def plain(cfg: Any) -> Any:  # without what names the time of day
         return OmegaConf.to_container(OmegaConf.merge(cfg, {"run": None, "resume": None}), resolve=True)
 
-    if plain(cfg) != plain(OmegaConf.load(saved)):
+    if plain(cfg) != plain(run_config(directory)):
         raise UsageError(f"{directory} holds a job with other settings: choose another hydra.sweep.dir.")
     if (directory / "result.json").is_file():
         start_text_log(None)

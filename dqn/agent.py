@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from dqn import parts
 from dqn.acting.actor import Actor
 from dqn.acting.exploration import EpsilonGreedy
-from dqn.cli import run_directory
+from dqn.cli import run_config, run_directory
 from dqn.envs.single import make_one
 from dqn.envs.tensor.envs import TensorEnvs
 from dqn.execution.device import choose_device
@@ -25,7 +25,7 @@ from dqn.types import MASK, UsageError
 
 def trained(directory: Path, device: torch.device) -> tuple[DictConfig, Any, QNetwork, Snapshot]:
     """A run's configuration, one environment of its kind, its network, and the checkpoint that was read."""
-    cfg = cast(DictConfig, OmegaConf.load(directory / "config.yaml"))
+    cfg = run_config(directory)
     check(cfg)
     snapshot = Checkpoints(directory / "checkpoints").load(weights_only=True)
     envs = parts.evaluation_environments(cfg, 1)

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from dqn.types import RunError, UsageError
 
@@ -83,7 +84,21 @@ def run_directory(option: str, value: str) -> Path:
     directory = Path(value)
     if not (directory / "config.yaml").is_file():
         raise UsageError(f"{option}={value} is not a run's directory: it has no config.yaml.")
+    run_config(directory)
     return directory
+
+
+def run_config(directory: Path) -> DictConfig:
+    """The configuration that a run wrote in its directory. Errors: UsageError where it cannot be read."""
+    path = directory / "config.yaml"
+    try:
+        cfg = OmegaConf.load(path)
+        if isinstance(cfg, DictConfig) and cfg:
+            return cfg
+        reason = "it holds no options"
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+    raise UsageError(f"{path} is damaged ({reason}): write there again what the run had, as in its TensorBoard text.")
 
 
 def fail(message: str, code: int) -> NoReturn:

@@ -30,6 +30,8 @@ def evaluate() -> None:
     options.merge_with_dotlist(sys.argv[1:])
     if options.run is None:
         raise UsageError(f"No run was named; {USAGE}.")
+    if isinstance(options.episodes, float) and options.episodes.is_integer():  # 1e3
+        options.episodes = int(options.episodes)
     if not isinstance(options.episodes, int) or options.episodes < 1:
         raise UsageError(f"episodes must be a whole number ≥ 1, got {options.episodes!r}.")
     if options.seed is not None and not isinstance(options.seed, int):

@@ -24,12 +24,11 @@ BETWEEN = {  # real numbers and their bounds
     "max_grad_norm": (0.0, inf), "reward_clip": (ABOVE, inf), "tracking.evaluate_epsilon": (0.0, 1.0),
     "backup.temperature": (ABOVE, inf), "backup.epsilon": (0.0, 1.0), "backup.scale": (0.0, inf),
     "backup.floor": (-inf, 0.0), "lr_schedule.start": (0.0, inf), "lr_schedule.end": (0.0, inf),
-    "tuned.importance_start": (0.0, inf), "tuned.importance_end": (0.0, inf),
 }  # fmt: skip
 ENDLESS = ("max_grad_norm", "reward_clip")  # may be inf
 OPTIONAL = (  # may be null, or not be there
     "target.polyak", "lambda_", "env.max_episode_steps", *ENDLESS,
-    *(name for name in BETWEEN if name.startswith(("backup.", "lr_schedule.", "tuned."))),
+    *(name for name in BETWEEN if name.startswith(("backup.", "lr_schedule."))),
 )  # fmt: skip
 SWITCHES = ("execution.channels_last", "replay.stored_state")
 PLAIN = {  # sections that are read here, option by option; every other option is an argument of a part

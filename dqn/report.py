@@ -11,7 +11,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from dqn.cli import explain, option_names
+from dqn.cli import explain, option_names, run_config
 
 
 def rows(directories: list[Path]) -> list[tuple[Path, dict[str, Any], dict[str, Any]]]:
@@ -19,7 +19,7 @@ def rows(directories: list[Path]) -> list[tuple[Path, dict[str, Any], dict[str, 
     found = []
     for directory in directories:
         if (directory / "result.json").is_file():
-            cfg = OmegaConf.load(directory / "config.yaml")
+            cfg = run_config(directory)
             options = {
                 n: _short(OmegaConf.select(cfg, n, throw_on_missing=False))
                 for n in option_names(cfg)

@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dqn import __version__, build
-from dqn.again import again, claimed, resume_arguments, resumed
+from dqn.again import again, claimed, placed, resume_arguments, resumed
 from dqn.cli import CONF, front_door, option_names
 from dqn.tracking.checkpoint import write_text
 from dqn.tracking.logger import start_text_log
@@ -152,7 +152,7 @@ def finish(cfg: DictConfig, run: build.Run) -> dict[str, Any]:
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def _job(cfg: DictConfig) -> float:
     """One run; what a sweeper that searches is told is the closing evaluation's mean return."""
-    hydra_cfg = HydraConfig.get()
+    hydra_cfg, cfg = HydraConfig.get(), placed(cfg)
     directory = Path(hydra_cfg.runtime.output_dir)
     if hydra_cfg.mode is not RunMode.MULTIRUN:
         result = front_door(lambda: train(cfg, directory))  # or Hydra would say more than a sentence

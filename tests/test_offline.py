@@ -1,5 +1,11 @@
 """Learning from recorded data alone, here from another run's replay memory; tests/replay has Minari's files."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from conftest import build, configure, world
@@ -8,6 +14,7 @@ from dqn.tracking.checkpoint import Checkpoints
 from dqn.tracking.seeding import parameter_hash
 from dqn.types import UsageError
 
+ROOT = Path(__file__).parents[1]
 OFFLINE = ["algorithm=cql", "env=cartpole", "torso.hidden=[16]", "replay.batch_size=16", "tracking.log_every=50"]
 
 
@@ -62,6 +69,20 @@ def test_offline_training_plays_nothing_and_evaluates(wired, played):
     assert (trainer.env_steps, trainer.updates) == (150, 150)
     assert evaluated == [50, 100]
     assert torch.equal(trainer.memory.ring.written, before)
+
+
+def test_an_offline_run_is_resumed_from_anywhere(tmp_path, played):
+    def train(place, *arguments):
+        done = subprocess.run([sys.executable, "-m", "dqn.train", *arguments], cwd=place, text=True, check=False,
+                              capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "recorded").symlink_to(played.directory)
+    short = ["tracking.final_episodes=1", "tracking.evaluate_every=0"]
+    train(tmp_path / "here", *OFFLINE, *short, "replay.path=recorded", "steps=50", "run.dir=learnt")
+    train(tmp_path, "resume=here/learnt", "steps=60")
+    assert json.loads((tmp_path / "here" / "learnt" / "result.json").read_text())["env_steps"] == 60
 
 
 def test_b1_an_offline_run_resumes_exactly(tmp_path, played):

@@ -289,13 +289,25 @@ def test_b13_a_signal_ends_with_a_checkpoint_that_resumes_exactly(never_killed, 
     assert results[0]["parameter_hash"] == results[1]["parameter_hash"]
 
 
+@pytest.mark.parametrize("text", ["seed: 1\n\tsteps: [", "", "- a list", "seed: ${nowhere:"])
+@pytest.mark.parametrize("verb", [["dqn.evaluate", "run="], ["dqn.train", "resume="]], ids=["evaluate", "resume"])
+def test_a_damaged_configuration_is_one_sentence(tmp_path, verb, text):
+    (tmp_path / "config.yaml").write_text(text)
+    module, option = verb
+    done = subprocess.run([sys.executable, "-m", module, f"{option}{tmp_path}"], cwd=HERE, capture_output=True,
+                          text=True, check=False)  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {tmp_path / 'config.yaml'} is damaged ("), done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_b4_evaluate_writes_beside_the_result_and_changes_nothing(never_killed):
     directory, _ = never_killed
     before = {p: p.read_bytes() for p in directory.rglob("*") if p.is_file()}
     outputs = []
-    for _ in range(2):
-        done = subprocess.run([sys.executable, "-m", "dqn.evaluate", f"run={directory}", "episodes=3"], cwd=HERE,
-                              capture_output=True, text=True, check=True)  # fmt: skip
+    for episodes in ("3", "3e0"):
+        done = subprocess.run([sys.executable, "-m", "dqn.evaluate", f"run={directory}", f"episodes={episodes}"],
+                              cwd=HERE, capture_output=True, text=True, check=True)  # fmt: skip
         outputs.append((directory / "evaluation.json").read_text())
     assert outputs[0] == outputs[1]
     evaluation = json.loads(outputs[0])

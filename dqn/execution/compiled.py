@@ -53,7 +53,7 @@ def compile_graph(graph: fx.GraphModule, inputs: list[Tensor]) -> Callable:
 
     options: dict[str, Any] = {k: v for k, v in OPTIONS.items() if hasattr(config, k)}
     options["cpp_wrapper"] = all(x.device.type == "cpu" for x in inputs)  # on a GPU the captured graph spares it
-    if torch.__version__ < "2.7":  # which fails where it finds one
+    if torch.__version__ < "2.7":  # its cache of programs fails where it finds one
         options["fx_graph_cache"] = False
     output = next(node for node in graph.graph.nodes if node.op == "output")
     outputs, structure = tree_flatten(output.args[0])

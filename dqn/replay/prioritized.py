@@ -37,6 +37,8 @@ class Prioritized(Sampler):
             raise ValueError(f"priority_exponent must be ≥ 0, got {priority_exponent}")
         if not callable(importance_exponent):
             raise ValueError(f"importance_exponent must be a schedule over env_steps, got {importance_exponent!r}")
+        if min(importance_exponent(0), importance_exponent(10**15)) < 0:
+            raise ValueError("replay.sampler.importance_exponent must stay ≥ 0: set both its start and end so")
         if not 0 <= max_mix <= 1:
             raise ValueError(f"max_mix must be in [0, 1], got {max_mix}")
         if floor <= 0:
