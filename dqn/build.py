@@ -11,24 +11,16 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
-from dqn import parts
-from dqn.acting.actor import Actor
+from dqn import collectors, parts
 from dqn.card import card, plan
-from dqn.collector import Collector
-from dqn.envs.tensor.envs import TensorEnvs
 from dqn.execution.device import choose_device, choose_place, flushed
 from dqn.learning.learner import Learner
-from dqn.offline import Offline
 from dqn.options import check, doubts, fit
 from dqn.replay.memory import Memory
-from dqn.replay.stage import Stage
-from dqn.tensor_collector import TensorCollector
 from dqn.tracking.logger import Logger
-from dqn.tracking.seeding import generator, stream
+from dqn.tracking.seeding import stream
 from dqn.trainer import Trainer
 from dqn.types import Batch, UsageError
-
-STAGE_TICKS = 64  # rows gathered, at most, before they are written to the ring
 
 
 @dataclass
@@ -71,11 +63,9 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
     memory_plan = plan(cfg, spec, sum(p.numel() for p in online.parameters()), online.state_size, place, directory)
     memory = parts.memory(cfg, spec, sampler, envs.num_envs, online.state_size, place, directory)
     times, learner = parts.times(cfg), parts.learner(cfg, online, device)
-    engine = instantiate(cfg.execution.engine)(device, times.updates_due(0, times.steps) * learner.steps)
-    actor = Actor(
-        online, instantiate(cfg.exploration), device, generator(seed, "exploration", device), envs.num_envs
-    )  # fmt: skip
-    collector = _collector(cfg, envs, actor, memory, engine)
+    engine = parts.engine(cfg, device, times, learner.steps)
+    actor = parts.actor(cfg, online, device, envs.num_envs)
+    collector = collectors.chosen(cfg, envs, actor, memory.ring.rows, engine)
     trainer = Trainer(
         collector=collector, actor=actor, memory=memory, learner=learner,
         update=flushed(_update(memory, learner, engine, device)),
@@ -114,14 +104,3 @@ def _once(memory: Memory, learn: Callable) -> tuple[Tensor, dict[str, Tensor]]:
     stats, td_error = learn(batch)
     memory.report(batch, td_error)
     return stats, batch.tensors()
-
-
-def _collector(cfg: DictConfig, envs: Any, actor: Actor, memory: Memory, engine: Any) -> Any:
-    """What acts in the environments, where there is something to act in."""
-    if "path" in cfg.replay:
-        return Offline(envs)
-    ticks = max(1, min(STAGE_TICKS, memory.ring.rows // 4))  # a small ring, small blocks
-    if isinstance(envs, TensorEnvs):
-        return TensorCollector(envs, actor, ticks, engine.capture)
-    actor.policy = engine.capture(actor.policy, small=True)
-    return Collector(envs, actor, Stage(envs.spec, envs.num_envs, ticks, actor.network.state_size))

@@ -83,7 +83,8 @@ def card(cfg: DictConfig, envs: Any, memory_plan: str, why: str, engine: str, di
         **{part: part_line(cfg[part]) for part in ("exploration", "target", "optimizer", "lr_schedule")},
         "time": f"{cfg.steps:,} env_steps from seed {cfg.seed}; behind {cfg.learning_starts:,}, "
         f"{cfg.updates * cfg.passes.epochs * cfg.passes.minibatches} update(s) every {cfg.train_every}",
-        "device": f"{why}; engine {engine}, {cfg.execution.threads} thread(s)",
+        "device": f"{why}; engine {engine}, {cfg.execution.threads} thread(s)"
+        f"{'; acts in a process of its own' if cfg.execution.actor == 'process' else ''}",
         "memory": memory_plan,
         "run": str(directory.resolve()),
     }

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
+from dqn.ops.clock import Times
 from dqn.types import Rows, Step
 
 log = logging.getLogger("dqn")
@@ -23,7 +25,7 @@ class Collector:
 
     def __init__(self, envs: Any, actor: Any, stage: Any):
         self.envs, self.actor, self.stage = envs, actor, stage
-        self.num_envs = envs.num_envs
+        self.num_envs, self.resets = envs.num_envs, envs.mode is AutoresetMode.NEXT_STEP  # else no tick is one
         self.obs = np.zeros(0)
         self.actions: list[np.ndarray] = []  # since the last begin
 
@@ -32,10 +34,18 @@ class Collector:
         """More actions than these are not kept: it is time to begin anew."""
         return len(self.actions) >= REPLAYABLE
 
-    def collect(self, now: int, until: int, store: Callable[[Rows], None], seconds: dict[str, float]) -> int:
-        """Act and step until env_steps reaches `until`; returns where it stands. Rows go to `store` in blocks."""
-        spent_act = spent_env = 0.0
+    def collect(self, now: int, times: Times, store: Callable[[Rows], None], seconds: dict[str, float]) -> int:
+        """Act and step until anything is due; returns where env_steps stand. Rows go to `store` in blocks."""
+        until = times.next_stop(now)
         while now < until:
+            now = self.play(now, until, seconds)
+            store(self.stage.take(self.obs))
+        return now
+
+    def play(self, now: int, until: int, seconds: dict[str, float]) -> int:
+        """Act and step until env_steps reach `until` or the stage is full; returns where they stand."""
+        spent_act = spent_env = 0.0
+        while now < until and not self.stage.full:
             t0 = perf_counter()
             action = self.actor.act(self.obs, now)
             self.stage.decide(self.obs, action, self.actor.before)
@@ -43,17 +53,14 @@ class Collector:
             step = self.envs.step(action)
             t2 = perf_counter()
             self.stage.happen(step)
-            self.actor.forget(step.begins)
+            if self.actor.remembers:
+                self.actor.forget(step.begins)
             self.actions.append(action)
             self.obs = step.obs
-            now += self.num_envs - int(np.count_nonzero(step.reset))
+            now += self.num_envs - (int(np.count_nonzero(step.reset)) if self.resets else 0)
             spent_act, spent_env = spent_act + t1 - t0, spent_env + t2 - t1
-            if self.stage.full:
-                store(self.stage.take(self.obs))
         seconds["act"] += spent_act
         seconds["env"] += spent_env
-        if self.stage.used:
-            store(self.stage.take(self.obs))
         return now
 
     def begin(self, seed: int) -> Rows | None:

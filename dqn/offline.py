@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from dqn.ops.clock import Times
 from dqn.replay.dataset import minari_rows, run_rows
 from dqn.tracking.checkpoint import Checkpoints
 from dqn.types import Rows, Spec
@@ -42,8 +43,8 @@ class Offline:
     def __init__(self, envs: Any):
         self.envs = envs  # of the run's kind, for what is asked of them
 
-    def collect(self, now: int, until: int, store: Callable[[Rows], None], seconds: dict[str, float]) -> int:
-        return until
+    def collect(self, now: int, times: Times, store: Callable[[Rows], None], seconds: dict[str, float]) -> int:
+        return times.next_stop(now)
 
     def begin(self, seed: int) -> None:
         return None

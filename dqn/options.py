@@ -1,5 +1,6 @@
 """What every option may be; what cannot be meant is refused here, each in one sentence."""
 
+import os
 from math import inf, isfinite
 from types import NoneType
 from typing import Any
@@ -30,6 +31,7 @@ OPTIONAL = (  # may be null, or not be there
     "target.polyak", "lambda_", "env.max_episode_steps", *ENDLESS,
     *(name for name in BETWEEN if name.startswith(("backup.", "lr_schedule."))),
 )  # fmt: skip
+ACTORS = ("local", "process")
 SWITCHES = ("execution.channels_last", "replay.stored_state")
 PLAIN = {  # sections that are read here, option by option; every other option is an argument of a part
     "": {
@@ -42,7 +44,7 @@ PLAIN = {  # sections that are read here, option by option; every other option i
                "frame_stack", "frame_padding"},
     "passes": {"epochs", "minibatches"},
     "target": {"period", "polyak"},
-    "execution": {"engine", "threads", "precision", "channels_last"},
+    "execution": {"engine", "actor", "threads", "precision", "channels_last"},
     "run": {"dir"},
     "tuned": {
         "hidden", "norm", "dense", "core_hidden", "loss", "lr", "eps", "target_period", "capacity", "batch_size",
@@ -111,6 +113,8 @@ def _kinds(cfg: DictConfig) -> None:
             raise UsageError(f"{name} must be a list as {example}, got {value!r}.")
     if not isinstance(cfg.env.get("wrappers"), (DictConfig, NoneType)):
         raise UsageError("env.wrappers names each wrapper: put one around with +env.wrappers.NAME._target_=CLASS.")
+    if cfg.execution.actor not in ACTORS:
+        raise UsageError(f"execution.actor must be {' or '.join(ACTORS)}, got {cfg.execution.actor!r}.")
     for name in SWITCHES:
         if not isinstance(value := OmegaConf.select(cfg, name), bool):
             raise UsageError(f"{name} must be true or false, got {value!r}.")
@@ -138,19 +142,32 @@ def doubts(cfg: DictConfig, lr_schedule: Any) -> list[str]:
         "changes what is reported: take them from env.wrappers, or say so beside the results.": any(
             "Normalize" in str(node.get("_target_")) for node in (cfg.env.get("wrappers") or {}).values() if node
         ),
+        "execution.actor=process wants a core for itself, and there is one in all: set execution.actor=local.": (
+            cfg.execution.actor == "process" and _cores() == 1
+        ),
         "A single environment stands on the first rung of exploration.ladder for ever: set env.num_envs above 1, or "
         "choose exploration=epsilon_greedy.": cfg.exploration.get("ladder", 0) > 0 and cfg.env.num_envs == 1,
     }
     return [sentence for sentence, doubted in doubtful.items() if doubted]
 
 
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def fit(cfg: DictConfig, head: Any, sampler: Any, state_size: int) -> None:
     """Refuse parts that do not go together, each pair in one sentence that says what to change. Errors: UsageError."""
     replay, envs = cfg.replay, cfg.env.num_envs
     phase = envs * replay.length
+    elsewhere = cfg.execution.actor == "process"
     newest, sequence = sampler.newest, replay.length > 1
     passes = cfg.passes.epochs * cfg.passes.minibatches
     refused = {
+        "execution.actor=process acts in Gymnasium's environments, not in tensor worlds or recorded data: set "
+        "execution.actor=local": elsewhere and ("path" in replay or "world" in cfg.env),
+        "execution.actor=process steps its environments itself: set env.vectorization=sync, or execution.actor=local": (
+            elsewhere and cfg.env.get("vectorization") == "async"
+        ),
         "lambda_ mixes returns along a sequence: set replay.length above 1 (replay=rollout), or lambda_=null": (
             cfg.lambda_ is not None and not sequence
         ),

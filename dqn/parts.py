@@ -140,6 +140,16 @@ def memory(
     )  # fmt: skip
 
 
+def actor(cfg: DictConfig, network: QNetwork, device: torch.device, num_envs: int) -> Actor:
+    """What acts while a run learns, with luck of its own."""
+    return Actor(network, instantiate(cfg.exploration), device, generator(cfg.seed, "exploration", device), num_envs)
+
+
+def engine(cfg: DictConfig, device: torch.device, clock: Times, steps: int) -> Any:
+    """What runs the steps of a device; an update takes `steps` gradient steps."""
+    return instantiate(cfg.execution.engine)(device, clock.updates_due(0, clock.steps) * steps)
+
+
 class Evaluator:
     """Evaluates a network with the run's settings; the same start states every time."""
 

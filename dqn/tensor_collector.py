@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dqn.ops.clock import Times
 from dqn.types import Rows
 
 
@@ -51,8 +52,9 @@ class TensorCollector:
         self.at.add_(1)
         return (self.at,)
 
-    def collect(self, now: int, until: int, store: Callable[[Rows], None], seconds: dict[str, float]) -> int:
-        """Act and step until env_steps reaches `until`; returns where it stands. Rows go to `store` in blocks."""
+    def collect(self, now: int, times: Times, store: Callable[[Rows], None], seconds: dict[str, float]) -> int:
+        """Act and step until anything is due; returns where env_steps stand. Rows go to `store` in blocks."""
+        until = times.next_stop(now)
         while now < until:
             begin, used = perf_counter(), 0
             self.at.zero_()

@@ -73,7 +73,7 @@ class Trainer:
         try:
             while self.env_steps < times.steps and not self.stop:
                 before = self.env_steps
-                self.env_steps = self.collector.collect(before, times.next_stop(before), self.store, self.meter.seconds)
+                self.env_steps = self.collector.collect(before, times, self.store, self.meter.seconds)
                 self.learn(times.updates_due(before, self.env_steps))
                 for _ in range(crossed(before, self.env_steps, times.target_period)):
                     with self.meter.timed("sync"):

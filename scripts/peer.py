@@ -1,4 +1,5 @@
-"""One window of one program that `scripts/bench peers` compares, in a process of its own, on one core.
+"""One window of one program that `scripts/bench peers` compares, in a process of its own, on one core; with `+process`
+behind its engine on two, of which one acts.
 
 Stable-Baselines3 may live in a venv of its own: its part needs nothing of this package.
   PYTHON scripts/peer.py eager|compile|cudagraph|sb3|one-file start=10000 steps=20000 seed=0 device=cpu out=FILE
@@ -22,8 +23,9 @@ def this_program(engine: str, start: int, steps: int, seed: int, device: str) ->
     """One window of this program under an engine. Errors: RunError where the engine could not be used."""
     import floors
 
-    begin = start + peers.WARM
-    given = [*peers.overrides(start, begin + steps), f"execution={engine}", f"device={device}", f"seed={seed}"]
+    begin, (engine, _, actor) = start + peers.WARM, engine.partition("+")
+    given = [*peers.overrides(start, begin + steps), f"execution={engine}", f"device={device}", f"seed={seed}",
+             f"execution.actor={actor or 'local'}"]  # fmt: skip
     with tempfile.TemporaryDirectory() as directory:
         run = floors.wire(given, Path(directory))
         with floors.engine_holds(engine):
@@ -82,8 +84,8 @@ def one_file(start: int, steps: int, seed: int, device: str) -> dict[str, Any]:
 
 
 def main(program: str, start: int, steps: int, seed: int, device: str, out: Path) -> None:
-    """One window on one core, with one thread; what it took is written to `out`."""
-    if hasattr(os, "sched_setaffinity"):
+    """One window, each process on one core with one thread; what it took is written to `out`."""
+    if hasattr(os, "sched_setaffinity") and "+" not in program:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     import torch
 

@@ -114,7 +114,8 @@ def compare(options: dict[str, Any], extra: list[str]) -> Report:
 
     check(options)
     start, steps = options["start"], options["steps"]
-    names = [*engines_for(choose_device(options["device"])[0]), *LABELS]
+    engines = engines_for(choose_device(options["device"])[0])
+    names = [*engines, f"{engines[-1]}+process", *LABELS]
     found = alternate({name: partial(window_of, name, options) for name in names}, options["windows"])
     updates = {name: sorted({w["updates"] for w in windows}) for name, windows in found.items()}
     if any(counts != [steps // TRAIN_EVERY] for counts in updates.values()):
@@ -130,7 +131,7 @@ def compare(options: dict[str, Any], extra: list[str]) -> Report:
     notes = [
         f"{of['env']}, MLP {'-'.join(map(str, of['hidden']))} ReLU, Adam {of['lr']}, batch {of['batch_size']}, an "
         f"update every {of['train_every']} steps, target copied every {of['target_every']}, memory {of['buffer']:,}, "
-        f"one environment, one core, {options['device']}.",
+        f"one environment, one core, {options['device']}; +process: execution.actor=process, on two cores.",
         f"Median of {options['windows']} windows of {steps:,} env_steps with {steps // TRAIN_EVERY:,} updates, the "
         f"programs in turn, each window a process. Start: imports, wiring, {start + WARM:,} env_steps before the window"
         f"{'' if start == START else f' (CleanRL fills {START:,} before the first update)'}, compiling.",

@@ -17,6 +17,7 @@ LEVEL = {
     **dict.fromkeys(ROOMS, 2),
     "collector": 3,
     "tensor_collector": 3,
+    "remote_collector": 3,
     "offline": 3,
     "trainer": 3,
     "cli": 3,
@@ -24,9 +25,10 @@ LEVEL = {
     "options": 4,
     "card": 4,
     "parts": 4,
-    "build": 5,
-    "agent": 5,
-    **dict.fromkeys(VERBS, 6),
+    "collectors": 5,
+    "build": 6,
+    "agent": 6,
+    **dict.fromkeys(VERBS, 7),
 }
 FAMILY = {  # parts that a reader of plain DQN need not open
     "distributions.py", "heads.py", "quantiles.py", "layers.py", "outputs.py", "torsos.py", "convs.py", "cores.py",
@@ -66,7 +68,7 @@ def test_doors(path):
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_the_configuration_stops_at_the_door(path):
     names = {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}
-    if room(path) not in {"again", "agent", "build", "parts", "options", "card", "cli", *VERBS}:
+    if room(path) not in {"again", "agent", "build", "collectors", "parts", "options", "card", "cli", *VERBS}:
         assert "cfg" not in names
         assert not any(module.startswith(("hydra", "omegaconf")) for module in imports(path))
     assert not {"utils", "helpers", "misc", "common", "base"} & {*path.relative_to(PACKAGE).with_suffix("").parts}

@@ -65,6 +65,7 @@ VIEWS: dict[str, Callable] = {  # these share the memory of what they are given
     "expand.default": _expand,
     "split_with_sizes.default": lambda x, sizes, dim=0: np.split(x, np.cumsum(sizes)[:-1], dim),
 }
+RESHAPES = ("view.default", "_unsafe_view.default", "unsqueeze.default", "squeeze.dim")
 KNOWN: dict[str, Callable] = VIEWS | {
     "addmm.default": _linear,
     "mm.default": np.dot,
@@ -111,6 +112,23 @@ def unfit(graph: fx.Graph) -> str:
     return ""
 
 
+def _straighten(graph: fx.Graph) -> None:
+    """A reshape of a reshape is one, and none where the shape stays."""
+
+    def reshapes(node: Any) -> bool:
+        return node.op == "call_function" and _name(node) in RESHAPES
+
+    for node in filter(reshapes, graph.nodes):
+        source = node.args[0]
+        while reshapes(source):
+            source = source.args[0]
+        shapes = [list(x.meta["val"].shape) for x in (source, node)]
+        node.target, node.args = torch.ops.aten.view.default, (source, shapes[1])
+        if shapes[0] == shapes[1]:
+            node.replace_all_uses_with(source)
+    graph.eliminate_dead_code()
+
+
 def record_small(step: Callable, *args: Any) -> Callable:
     """The step in NumPy for arguments like these, arrays or tensors; it gives arrays. Errors: ValueError, as
     `in_numpy`."""
@@ -129,6 +147,7 @@ def in_numpy(module: fx.GraphModule, inputs: list[Tensor]) -> Callable:
     """The graph as a function of NumPy arrays. Errors: ValueError for what NumPy does not do here."""
     if reason := unfit(module.graph):
         raise ValueError(reason)
+    _straighten(module.graph)
     places = [node for node in module.graph.nodes if node.op == "placeholder"]
     known: dict[str, Any] = {node.name: x.numpy() for node, x in zip(places, inputs, strict=False)}
     lines, names = [], {}

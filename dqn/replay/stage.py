@@ -1,5 +1,7 @@
 """The stage: rows gathered in plain arrays and handed to the ring a block at a time."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
@@ -10,19 +12,19 @@ class Stage:
     """Room for `ticks` ticks of E environments. Every value is copied in, so an environment may reuse its buffers.
 
     For each tick: `decide(obs, action)` before the environment steps, `happen(step)` after it. `state_size` is the
-    width of what the network's core remembers, 0 without one.
+    width of what the network's core remembers, 0 without one. `zeros(shape, dtype)` gives the memory.
     """
 
-    def __init__(self, spec: Spec, num_envs: int, ticks: int, state_size: int = 0):
+    def __init__(
+        self, spec: Spec, num_envs: int, ticks: int, state_size: int = 0, zeros: Callable[..., np.ndarray] = np.zeros
+    ):
         shape = (ticks, num_envs)
         real = np.float64 if torch.get_default_dtype() == torch.float64 else np.float32
-        self.obs = np.zeros((ticks + 1, num_envs, *spec.obs_shape), spec.obs_dtype)
-        self.action = np.zeros(shape, np.int64)
-        self.reward = np.zeros(shape, real)
-        self.terminated, self.truncated, self.reset = (np.zeros(shape, bool) for _ in range(3))
-        self.splits = np.zeros(shape, bool)
-        self.core = np.zeros((*shape, state_size), real) if state_size else None
-        self.final_obs: np.ndarray | None = None
+        self.obs = zeros((ticks + 1, num_envs, *spec.obs_shape), spec.obs_dtype)
+        self.final_obs = zeros((ticks, num_envs, *spec.obs_shape), spec.obs_dtype)
+        self.action, self.reward = zeros(shape, np.int64), zeros(shape, real)
+        self.terminated, self.truncated, self.reset, self.splits = (zeros(shape, bool) for _ in range(4))
+        self.core = zeros((*shape, state_size), real) if state_size else None
         self.ticks, self.used = ticks, 0
 
     @property
@@ -41,17 +43,20 @@ class Stage:
         self.terminated[t] = step.terminated
         self.truncated[t] = step.truncated
         self.reset[t] = step.reset
-        if step.final_obs is not None:
-            if self.final_obs is None:
-                self.final_obs = np.zeros_like(self.obs[1:])
-            self.final_obs[t] = step.final_obs
-            self.splits[t] = step.terminated | step.truncated
+        if step.final_obs is None:
+            self.splits[t] = False
+        else:
+            self.final_obs[t], self.splits[t] = step.final_obs, step.terminated | step.truncated
         self.used = t + 1
 
     def take(self, obs: np.ndarray) -> Rows:
         """The rows so far as views, closed by what is seen now; the stage is empty afterwards."""
         k, self.used = self.used, 0
         self.obs[k] = obs
+        return self.rows(k)
+
+    def rows(self, k: int) -> Rows:
+        """The first k rows as views."""
         rows = Rows(
             self.obs[: k + 1],
             self.action[:k],
@@ -61,7 +66,6 @@ class Stage:
             self.reset[:k],
             core=None if self.core is None else self.core[:k],
         )
-        if self.final_obs is not None and self.splits[:k].any():
-            rows.final_obs, rows.splits = self.final_obs[:k], self.splits[:k].copy()
-            self.splits[:k] = False
+        if self.splits[:k].any():
+            rows.final_obs, rows.splits = self.final_obs[:k], self.splits[:k]
         return rows

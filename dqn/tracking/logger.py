@@ -21,7 +21,7 @@ TAGS = (
     "speed/env_steps_per_s", "speed/updates_per_s", "replay/fill", "process/memory_gb", "qstar/max_error",
     "qstar/mean_error",
 )  # fmt: skip
-STAGES = ("env", "act", "store", "update", "sync", "log", "evaluate", "checkpoint")
+STAGES = ("env", "act", "wait", "store", "update", "sync", "log", "evaluate", "checkpoint")
 
 
 def start_text_log(path: Path | None) -> None:

@@ -14,6 +14,7 @@ from dqn.networks.cores import Recurrent
 from dqn.networks.heads import Expected
 from dqn.networks.qnetwork import QNetwork
 from dqn.networks.torsos import MLP
+from dqn.ops.clock import Times
 from dqn.ops.schedules import Constant
 from dqn.replay.memory import Memory
 from dqn.replay.ring import FIELDS, Ring
@@ -50,8 +51,9 @@ def play(mode, core="lstm", length=6, burn_in=2, n=3, stride=1, num_envs=2, tick
     held = Memory(ring, sampler, GAMMA, n, generator, length, burn_in, **memory)
     collector = Collector(envs, actor, Stage(envs.spec, num_envs, 7, network.state_size))
     collector.begin(40)
+    clock = Times(ticks * num_envs, 10**6, 1, 1, 0, 0, 0, 0)
     with torch.no_grad():
-        collector.collect(0, ticks * num_envs, ring.extend, {"act": 0.0, "env": 0.0})
+        collector.collect(0, clock, ring.extend, {"act": 0.0, "env": 0.0})
     return network, held, acted
 
 

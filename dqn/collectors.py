@@ -1,0 +1,53 @@
+"""Where a run acts: in this process or in one of its own, in worlds that are tensors, or nowhere."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from dqn import parts
+from dqn.acting.actor import Actor
+from dqn.collector import Collector
+from dqn.envs.gym import GymEnvs
+from dqn.envs.tensor.envs import TensorEnvs
+from dqn.offline import Offline
+from dqn.remote_collector import RemoteCollector
+from dqn.replay.stage import Stage
+from dqn.tensor_collector import TensorCollector
+from dqn.tracking.seeding import stream
+
+STAGE_TICKS = 64  # rows gathered, at most, before they are written to the ring
+
+
+def chosen(cfg: DictConfig, envs: Any, actor: Actor, rows: int, engine: Any) -> Any:
+    """What acts in the environments, where there is something to act in; a ring of few `rows` gets small blocks."""
+    if "path" in cfg.replay:
+        return Offline(envs)
+    ticks = max(1, min(STAGE_TICKS, rows // 4))
+    if isinstance(envs, TensorEnvs):
+        return TensorCollector(envs, actor, ticks, engine.capture)
+    stage = partial(Stage, envs.spec, envs.num_envs, ticks, actor.network.state_size)
+    if cfg.execution.actor == "local":
+        return _local(envs, actor, engine, stage)
+    plain = {k: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v
+             for k, v in cfg.items() if k != "run"}  # fmt: skip
+    return RemoteCollector(partial(elsewhere, plain, stage), stage, envs, actor.network)
+
+
+def _local(envs: GymEnvs, actor: Actor, engine: Any, stage: Callable[[], Stage]) -> Collector:
+    actor.policy = engine.capture(actor.policy, small=True)
+    return Collector(envs, actor, stage())
+
+
+def elsewhere(plain: dict, stage: Callable[[], Stage]) -> Collector:
+    """A collector for this process alone, on its CPU, from a run's configuration as plain values."""
+    cfg, cpu = cast(DictConfig, OmegaConf.create(plain)), torch.device("cpu")
+    torch.set_num_threads(cfg.execution.threads)
+    torch.manual_seed(stream(cfg.seed, "acting"))
+    envs = cast(GymEnvs, parts.environments(cfg))
+    network = parts.network(cfg, envs.spec)
+    actor = parts.actor(cfg, network, cpu, envs.num_envs)
+    network.draw_from(actor.generator)
+    return _local(envs, actor, parts.engine(cfg, cpu, parts.times(cfg), 1), stage)

@@ -1,0 +1,217 @@
+"""The remote collector: acts in a process of its own while this one learns, one learning phase ahead of it."""
+
+import atexit
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, multiprocessing
+
+from dqn.execution.line import Line, line
+from dqn.ops.clock import Times, crossed
+from dqn.tracking.checkpoint import pack, part, unpack
+from dqn.types import Rows, RunError, UsageError
+
+NONE = -1  # no box
+GONE = (EOFError, BrokenPipeError, ConnectionResetError)
+PATIENCE = 5.0  # seconds for the other process to end by itself
+
+
+class RemoteCollector:
+    """A collector in another process, which plays on while this one stores and learns. The same door as
+    collector.Collector.
+
+    When a block of rows has come in, the next one is begun at once, and only then are these stored and learnt from.
+    Behind a block at whose end updates are due it is begun with the weights of that moment: so actions are taken by
+    weights one learning phase old, whoever is faster, and the run is as deterministic as any. Nothing is begun ahead of
+    a synchronisation point, or of the end.
+
+    Both processes see two stages, filled in turn, and two boxes for weights. `stage(zeros)` makes a stage in the memory
+    that `zeros` gives, `make()` the collector over there. Errors: RunError where the other process died or broke, and
+    what is raised there of dqn.types.
+    """
+
+    def __init__(self, make: Callable[[], Any], stage: Callable[..., Any], envs: Any, online: Any):
+        self.envs, self.num_envs, self.online = envs, envs.num_envs, [*online.state_dict().values()]
+        self.boxes, self.box = [flat(self.online).cpu().share_memory_() for _ in range(2)], 0
+        self.places = [views(box, self.online) for box in self.boxes]
+        memory: list[Tensor] = []
+
+        def zeros(shape: Sequence[int], dtype: Any) -> np.ndarray:
+            memory.append(torch.from_numpy(np.zeros(shape, dtype)).share_memory_())
+            return memory[-1].numpy()
+
+        self.stages, self.turn = [stage(zeros=zeros), stage(zeros=zeros)], 0
+        context = multiprocessing.get_context("spawn")  # a forked child of a threaded torch may hang
+        self.line, theirs = line(context)
+        self.process = context.Process(target=serve, args=(theirs, make, stage, self.boxes, memory), daemon=True)
+        self.process.start()
+        theirs.pipe.close()
+        atexit.register(self._end)  # or an interpreter that ends without `close` would wait for it for ever
+        self.ahead, self.due, self.fresh, self.come = False, False, False, None
+
+    def collect(self, now: int, times: Times, store: Callable[[Rows], None], seconds: dict[str, float]) -> int:
+        """What was played ahead, or else is now, until anything is due; returns where env_steps stand. Rows go to
+        `store` in blocks."""
+        begin, before, until = perf_counter(), now, times.next_stop(now)
+        if not self.ahead:
+            self._play(now, until)
+        torch._foreach_copy_(self.places[self.box], self.online)  # pyright: ignore[reportPrivateImportUsage]  # torch's types hide _foreach_*
+        while True:
+            now, ticks, due, act, env = self.come or self._played()
+            stage, self.come, self.due, arrived = self.stages[self.turn], None, bool(due), now >= until
+            self.fresh = self.fresh or (arrived and times.updates_due(before, now) > 0)
+            point = arrived and (due or crossed(before, now, times.checkpoint_every))
+            self.ahead = not point and now < times.steps
+            if self.ahead:
+                self._play(now, times.next_stop(now))
+            seconds["act"], seconds["env"] = seconds["act"] + act, seconds["env"] + env
+            seconds["wait"] += perf_counter() - begin
+            store(stage.rows(ticks))
+            if arrived:
+                return now
+            begin = perf_counter()
+
+    def _play(self, now: int, until: int) -> None:
+        self.turn, box = 1 - self.turn, NONE
+        if self.fresh:
+            self.fresh, box, self.box = False, self.box, 1 - self.box
+        self.line.send(now, until, self.turn, box)
+
+    def _played(self) -> tuple[int, int, int, float, float]:
+        now, ticks, due, act, env = self._receive()
+        return int(now), int(ticks), int(due), act, env
+
+    def _receive(self) -> Any:
+        try:
+            numbers, thing = self.line.receive(self.process.is_alive)
+        except GONE as error:
+            raise RunError("The process that acts died (killed, or out of memory?)") from error
+        if isinstance(thing, Exception):
+            raise thing
+        return numbers or thing
+
+    def _ask(self, verb: str, *args: Any) -> Any:
+        self.line.hand((verb, args))
+        return self._receive()
+
+    def begin(self, seed: int) -> Rows | None:
+        """Reset every environment; returns the rows that close what ran before, where something did."""
+        self.ahead, self.due, self.come = False, False, None
+        return self._ask("begin", seed)
+
+    def close(self) -> None:
+        atexit.unregister(self._end)
+        self._end()
+        self.process.join(PATIENCE)
+        if self.process.is_alive():
+            self.process.kill()
+        self.envs.close()
+
+    def _end(self) -> None:
+        with suppress(*GONE):
+            self.line.hand(None)
+
+    def state(self) -> dict[str, Tensor]:
+        """The other collector's, the weights that it gets next, and the block that was played ahead."""
+        if self.ahead and self.come is None:
+            self.come = self._played()
+        tensors = {f"there/{name}": x for name, x in self._ask("state").items()}
+        tensors |= {"fresh": torch.tensor(self.fresh), "box": self.boxes[self.box]}
+        if self.come is not None:
+            rows = vars(self.stages[self.turn].rows(self.come[1])).items()
+            tensors |= {f"ahead/{k}": torch.from_numpy(x) for k, x in rows if x is not None}
+            tensors["come"] = torch.tensor(self.come[:3])
+        return tensors
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        self._ask("load", part(state, "there/"))
+        self.fresh = bool(state["fresh"])
+        self.boxes[self.box].copy_(state["box"])
+        if "come" in state:
+            self.ahead, self.come = True, (*state["come"].tolist(), 0.0, 0.0)
+            for name, rows in part(state, "ahead/").items():
+                getattr(self.stages[self.turn], name)[: len(rows)] = rows.numpy()
+
+    def replay(self, seed: int) -> bool:
+        """Bring the environments back to where `load` says they stood; whether they came there."""
+        return self._ask("replay", seed)
+
+
+def flat(tensors: Sequence[Tensor]) -> Tensor:
+    """All of them in one vector."""
+    return torch.cat([x.detach().reshape(-1) for x in tensors])
+
+
+def views(vector: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The pieces of `flat`'s vector, each with its tensor's shape."""
+    pieces = vector.split([x.numel() for x in tensors])
+    return [piece.view(x.shape) for piece, x in zip(pieces, tensors, strict=True)]
+
+
+class Server:
+    """What the other process does, by the names in which it is asked to."""
+
+    def __init__(self, collector: Any, stages: list[Any], boxes: list[Tensor]):
+        self.collector, self.stages, self.boxes, self.weights = collector, stages, boxes, boxes[0].clone()
+        self.parts = {"collector": collector, "actor": collector.actor}
+        self.begin, self.replay = collector.begin, collector.replay
+        held = [*collector.actor.network.state_dict(keep_vars=True).values()]
+        for tensor, place in zip(held, views(self.weights, held), strict=True):
+            tensor.data = place
+
+    def play(self, now: int, until: int, turn: int, box: int) -> tuple[float, ...]:
+        """Fill stage `turn`, at most until env_steps reach `until`, by the weights in a box from now on."""
+        if box != NONE:
+            self.weights.copy_(self.boxes[box])
+        collector, seconds = self.collector, {"act": 0.0, "env": 0.0}
+        collector.stage = self.stages[turn]
+        now = collector.play(now, until, seconds)
+        ticks = collector.stage.used
+        collector.stage.take(collector.obs)
+        return now, ticks, collector.due, seconds["act"], seconds["env"]
+
+    def state(self) -> dict[str, Tensor]:
+        own = {"weights": self.weights, "torch": torch.get_rng_state()}  # parts may draw from torch's own stream
+        return pack(self.parts) | own
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        self.weights.copy_(state["weights"])
+        torch.set_rng_state(state["torch"])
+        for _ in unpack(self.parts, state):
+            pass
+
+
+def serve(
+    line: Line, make: Callable[[], Any], stage: Callable[..., Any], boxes: list[Tensor], memory: list[Tensor]
+) -> None:  # fmt: skip
+    """The other process, until nobody asks any more."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # they reach every process of a terminal: the run decides
+        signal.signal(number, signal.SIG_IGN)
+    server, shared, alive = None, iter(memory), multiprocessing.parent_process().is_alive  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]  # it has one
+
+    def zeros(shape: Sequence[int], dtype: Any) -> np.ndarray:
+        return next(shared).numpy()
+
+    with suppress(*GONE):
+        while (asked := line.receive(alive)) != (None, None):
+            numbers, thing = asked
+            try:
+                if server is None:
+                    server = Server(make(), [stage(zeros=zeros), stage(zeros=zeros)], boxes)
+                if numbers is not None:
+                    line.send(*server.play(*map(int, numbers[:4])))
+                else:
+                    line.hand(getattr(server, thing[0])(*thing[1]))
+            except GONE:
+                raise
+            except (UsageError, RunError) as error:
+                line.hand(error)
+            except Exception as error:
+                line.hand(RunError(f"the process that acts raised {type(error).__name__}: {error}"))
+    if server is not None:
+        server.collector.close()
