@@ -17,14 +17,22 @@ class Alone(GymEnvs):
         """Whether that leaves nothing out: no masks, no Dict, nothing but what is seen."""
         return envs.num_envs == 1 and not envs.masked and not envs.spec.parts
 
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.dtype, self.axes = self.spec.obs_dtype, len(self.spec.obs_shape) + 1
+
     def _one(self, obs: Any) -> np.ndarray:
-        return self.observations.read(np.array(obs)[None])  # a copy: an environment may reuse its buffer
+        """A copy: an environment may reuse its buffer."""
+        if self.observations.plain:
+            return np.array(obs, self.dtype, ndmin=self.axes)
+        return self.observations.read(np.array(obs)[None])
 
     def step(self, action: np.ndarray) -> Step:
         """One tick: action [1] int64 → Step."""
         env = self.envs.envs[0]  # pyright: ignore[reportAttributeAccessIssue]  # a SyncVectorEnv
         obs, reward, terminated, truncated, info = env.step(self.actions(action)[0])
-        self._no_surprise(info)
+        if info:
+            self._no_surprise(info)
         final, ended, cut = None, self._none, self._none
         if terminated or truncated:
             final, (ended, cut) = self._one(obs), np.array([[terminated], [truncated]], bool)

@@ -21,7 +21,10 @@ class Linear:
         if steps < 1:
             raise ValueError(f"a linear schedule needs steps ≥ 1, got {steps}")
         self.start, self.end, self.steps, self.delay = float(start), float(end), int(steps), int(delay)
+        self.last = self.start + (self.end - self.start)
 
     def __call__(self, count: int) -> float:
+        if count - self.delay >= self.steps:
+            return self.last
         progress = min(max((count - self.delay) / self.steps, 0.0), 1.0)
         return self.start + (self.end - self.start) * progress
