@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, multiprocessing
 
-from dqn.execution.line import Line, line
+from dqn.execution.line import Line, Numbers, line
 from dqn.ops.clock import Times, crossed
 from dqn.tracking.checkpoint import pack, part, unpack
 from dqn.types import Rows, RunError, UsageError
@@ -61,14 +61,15 @@ class RemoteCollector:
         if not self.ahead:
             self._play(now, until)
         torch._foreach_copy_(self.places[self.box], self.online)  # pyright: ignore[reportPrivateImportUsage]  # torch's types hide _foreach_*
+        usual = _behind(before, until, until, times)  # asked before it is known: the other process waits for it
         while True:
-            now, ticks, due, act, env = self.come or self._played()
-            stage, self.come, self.due, arrived = self.stages[self.turn], None, bool(due), now >= until
-            self.fresh = self.fresh or (arrived and times.updates_due(before, now) > 0)
-            point = arrived and (due or crossed(before, now, times.checkpoint_every))
-            self.ahead = not point and now < times.steps
+            now, ticks, due, act, env = self.come or self._receive()
+            fresh, then = usual if now == until else _behind(before, now, until, times)
+            stage, self.come, arrived = self.stages[self.turn], None, now >= until
+            self.fresh, self.due = self.fresh or fresh, due > 0 and arrived
+            self.ahead = then > 0 and not self.due
             if self.ahead:
-                self._play(now, times.next_stop(now))
+                self._play(now, then)
             seconds["act"], seconds["env"] = seconds["act"] + act, seconds["env"] + env
             seconds["wait"] += perf_counter() - begin
             store(stage.rows(ticks))
@@ -81,10 +82,6 @@ class RemoteCollector:
         if self.fresh:
             self.fresh, box, self.box = False, self.box, 1 - self.box
         self.line.send(now, until, self.turn, box)
-
-    def _played(self) -> tuple[int, int, int, float, float]:
-        now, ticks, due, act, env = self._receive()
-        return int(now), int(ticks), int(due), act, env
 
     def _receive(self) -> Any:
         try:
@@ -119,7 +116,7 @@ class RemoteCollector:
     def state(self) -> dict[str, Tensor]:
         """The other collector's, the weights that it gets next, and the block that was played ahead."""
         if self.ahead and self.come is None:
-            self.come = self._played()
+            self.come = self._receive()
         tensors = {f"there/{name}": x for name, x in self._ask("state").items()}
         tensors |= {"fresh": torch.tensor(self.fresh), "box": self.boxes[self.box]}
         if self.come is not None:
@@ -153,6 +150,15 @@ def views(vector: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
     return [piece.view(x.shape) for piece, x in zip(pieces, tensors, strict=True)]
 
 
+def _behind(before: int, now: int, until: int, times: Times) -> tuple[bool, int]:
+    """What follows a block that ends at `now`, of those from `before` to `until`: whether there will be new weights,
+    and up to where the next goes, 0 for none."""
+    arrived = now >= until
+    point = arrived and crossed(before, now, times.checkpoint_every) > 0
+    fresh = arrived and times.updates_due(before, now) > 0
+    return fresh, 0 if point or now >= times.steps else times.next_stop(now)
+
+
 class Server:
     """What the other process does, by the names in which it is asked to."""
 
@@ -164,10 +170,10 @@ class Server:
         for tensor, place in zip(held, views(self.weights, held), strict=True):
             tensor.data = place
 
-    def play(self, now: int, until: int, turn: int, box: int) -> tuple[float, ...]:
+    def play(self, now: int, until: int, turn: int, box: float, _: float) -> Numbers:
         """Fill stage `turn`, at most until env_steps reach `until`, by the weights in a box from now on."""
         if box != NONE:
-            self.weights.copy_(self.boxes[box])
+            self.weights.copy_(self.boxes[int(box)])
         collector, seconds = self.collector, {"act": 0.0, "env": 0.0}
         collector.stage = self.stages[turn]
         now = collector.play(now, until, seconds)
@@ -204,7 +210,7 @@ def serve(
                 if server is None:
                     server = Server(make(), [stage(zeros=zeros), stage(zeros=zeros)], boxes)
                 if numbers is not None:
-                    line.send(*server.play(*map(int, numbers[:4])))
+                    line.send(*server.play(*numbers))
                 else:
                     line.hand(getattr(server, thing[0])(*thing[1]))
             except GONE:
