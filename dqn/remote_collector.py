@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, multiprocessing
+from torch import Tensor, multiprocessing, nn
 
 from dqn.execution.line import Line, Numbers, line
 from dqn.ops.clock import Times, crossed
@@ -36,7 +36,7 @@ class RemoteCollector:
     """
 
     def __init__(self, make: Callable[[], Any], stage: Callable[..., Any], envs: Any, online: Any):
-        self.envs, self.num_envs, self.online = envs, envs.num_envs, [*online.state_dict().values()]
+        self.envs, self.num_envs, self.online = envs, envs.num_envs, numbers_of(online)
         self.boxes, self.box = [flat(self.online).cpu().share_memory_() for _ in range(2)], 0
         self.places = [views(box, self.online) for box in self.boxes]
         memory: list[Tensor] = []
@@ -60,7 +60,8 @@ class RemoteCollector:
         begin, before, until = perf_counter(), now, times.next_stop(now)
         if not self.ahead:
             self._play(now, until)
-        torch._foreach_copy_(self.places[self.box], self.online)  # pyright: ignore[reportPrivateImportUsage]  # torch's types hide _foreach_*
+        with torch.no_grad():
+            torch._foreach_copy_(self.places[self.box], self.online)  # pyright: ignore[reportPrivateImportUsage]  # torch's types hide _foreach_*
         usual = _behind(before, until, until, times)  # asked before it is known: the other process waits for it
         while True:
             now, ticks, due, act, env = self.come or self._receive()
@@ -139,6 +140,11 @@ class RemoteCollector:
         return self._ask("replay", seed)
 
 
+def numbers_of(network: nn.Module) -> list[Tensor]:
+    """The tensors that make its values: all but whole numbers, as of a normalisation that counts."""
+    return [x for x in network.state_dict(keep_vars=True).values() if x.is_floating_point()]
+
+
 def flat(tensors: Sequence[Tensor]) -> Tensor:
     """All of them in one vector."""
     return torch.cat([x.detach().reshape(-1) for x in tensors])
@@ -166,7 +172,7 @@ class Server:
         self.collector, self.stages, self.boxes, self.weights = collector, stages, boxes, boxes[0].clone()
         self.parts = {"collector": collector, "actor": collector.actor}
         self.begin, self.replay = collector.begin, collector.replay
-        held = [*collector.actor.network.state_dict(keep_vars=True).values()]
+        held = numbers_of(collector.actor.network)
         for tensor, place in zip(held, views(self.weights, held), strict=True):
             tensor.data = place
 
