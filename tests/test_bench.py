@@ -157,7 +157,7 @@ def test_an_unknown_command_shows_the_usage(capsys):
 @pytest.fixture
 def stubs(monkeypatch):
     """Programs that run nothing; `took` are the seconds of their windows, `order` what was asked for."""
-    took = {"eager": [2.0, 4.0, 1.0], "sb3": [4.0] * 3, "one-file": [1.0] * 3}
+    took = {"eager": [2.0, 4.0, 1.0], "eager+process": [0.5] * 3, "sb3": [4.0] * 3, "one-file": [1.0] * 3}
     order = []
 
     def window_of(program, options, number):
@@ -173,11 +173,12 @@ def stubs(monkeypatch):
 
 def test_peers_take_turns_and_are_set_against_each_other(measured, stubs, capsys):
     found = measured("peers", "windows=3", "steps=100", "start=50")
-    assert stubs[0] == [(program, n) for n in range(3) for program in ("eager", "sb3", "one-file")]
+    assert stubs[0] == [(program, n) for n in range(3) for program in ("eager", "eager+process", "sb3", "one-file")]
     assert found["windows"]["this program, eager"] == [50, 25, 100]
     rows = {row[0]: row[1:] for row in found["table"]}
     assert rows["this program, eager"] == ["50", "25 to 100", "2.00", "0.50", "5"]
     assert rows["DQN in one file"][2:4] == ["4.00", "1.00"]
+    assert rows["this program, eager+process"][2:4] == ["8.00", "2.00"]
     printed = capsys.readouterr().out
     assert "CleanRL fills 10,000 before the first update" in printed and "batch 128" in printed
 
