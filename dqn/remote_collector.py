@@ -2,8 +2,9 @@
 
 import atexit
 import signal
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from time import perf_counter
 from typing import Any
 
@@ -49,7 +50,8 @@ class RemoteCollector:
         context = multiprocessing.get_context("spawn")  # a forked child of a threaded torch may hang
         self.line, theirs = line(context)
         self.process = context.Process(target=serve, args=(theirs, make, stage, self.boxes, memory), daemon=True)
-        self.process.start()
+        with _deaf():
+            self.process.start()
         theirs.pipe.close()
         atexit.register(self._end)  # or an interpreter that ends without `close` would wait for it for ever
         self.ahead, self.due, self.fresh, self.come = False, False, False, None
@@ -165,6 +167,20 @@ def _behind(before: int, now: int, until: int, times: Times) -> tuple[bool, int]
     return fresh, 0 if point or now >= times.steps else times.next_stop(now)
 
 
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """What is started here never hears these signals, which reach every process of a terminal: the run decides."""
+    if threading.current_thread() is not threading.main_thread():  # handlers are the main thread's
+        yield
+        return
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
 class Server:
     """What the other process does, by the names in which it is asked to."""
 
@@ -202,8 +218,6 @@ def serve(
     line: Line, make: Callable[[], Any], stage: Callable[..., Any], boxes: list[Tensor], memory: list[Tensor]
 ) -> None:  # fmt: skip
     """The other process, until nobody asks any more."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # they reach every process of a terminal: the run decides
-        signal.signal(number, signal.SIG_IGN)
     server, shared, alive = None, iter(memory), multiprocessing.parent_process().is_alive  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]  # it has one
 
     def zeros(shape: Sequence[int], dtype: Any) -> np.ndarray:

@@ -177,12 +177,14 @@ def test_one_core_is_too_few(monkeypatch):
 
 def test_a_run_killed_with_9_leaves_no_process_and_a_signal_to_all_leaves_a_checkpoint(tmp_path):
     command = [sys.executable, "-m", "dqn.train", "steps=1000000", REMOTE, "tracking.checkpoint_every=300"]
-    for number in (signal.SIGINT, signal.SIGKILL):
-        directory = tmp_path / number.name
+    early, late = "config.yaml", "checkpoints/*.json"  # while the other process is being started, and behind that
+    for number, there in ((signal.SIGINT, early), (signal.SIGINT, late), (signal.SIGKILL, late)):
+        directory = tmp_path / f"{number.name}{len(there)}"
         run = subprocess.Popen([*command, f"run.dir={directory}"], cwd=HERE, start_new_session=True, text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
-        while not [*directory.glob("checkpoints/*.json")] and run.poll() is None:
+        while not [*directory.glob(there)] and run.poll() is None:
             time.sleep(0.02)
+        time.sleep(0.3)
         if number == signal.SIGINT:
             os.killpg(run.pid, number)  # as a terminal does
             output, _ = run.communicate(timeout=60)
