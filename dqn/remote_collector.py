@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, multiprocessing, nn
+from torch import Tensor, multiprocessing
 
 from dqn.execution.line import Line, Numbers, line
+from dqn.execution.vectors import flat, numbers_of, views
 from dqn.ops.clock import Times, crossed
 from dqn.tracking.checkpoint import pack, part, unpack
 from dqn.types import Rows, RunError, UsageError
@@ -140,22 +141,6 @@ class RemoteCollector:
     def replay(self, seed: int) -> bool:
         """Bring the environments back to where `load` says they stood; whether they came there."""
         return self._ask("replay", seed)
-
-
-def numbers_of(network: nn.Module) -> list[Tensor]:
-    """The tensors that make its values: all but whole numbers, as of a normalisation that counts."""
-    return [x for x in network.state_dict(keep_vars=True).values() if x.is_floating_point()]
-
-
-def flat(tensors: Sequence[Tensor]) -> Tensor:
-    """All of them in one vector."""
-    return torch.cat([x.detach().reshape(-1) for x in tensors])
-
-
-def views(vector: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The pieces of `flat`'s vector, each with its tensor's shape."""
-    pieces = vector.split([x.numel() for x in tensors])
-    return [piece.view(x.shape) for piece, x in zip(pieces, tensors, strict=True)]
 
 
 def _behind(before: int, now: int, until: int, times: Times) -> tuple[bool, int]:
