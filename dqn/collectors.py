@@ -31,8 +31,7 @@ def chosen(cfg: DictConfig, envs: Any, actor: Actor, rows: int, engine: Any) -> 
     stage = partial(Stage, envs.spec, envs.num_envs, ticks, actor.network.state_size)
     if cfg.execution.actor == "local":
         return _local(envs, actor, engine, stage)
-    plain = {k: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v
-             for k, v in cfg.items() if k != "run"}  # fmt: skip
+    plain = OmegaConf.to_container(OmegaConf.merge(cfg, {"run": None}), resolve=True)  # which names the time of day
     return RemoteCollector(partial(elsewhere, plain, stage), stage, envs, actor.network)
 
 
@@ -41,7 +40,7 @@ def _local(envs: GymEnvs, actor: Actor, engine: Any, stage: Callable[[], Stage])
     return Collector(envs, actor, stage())
 
 
-def elsewhere(plain: dict, stage: Callable[[], Stage]) -> Collector:
+def elsewhere(plain: Any, stage: Callable[[], Stage]) -> Collector:
     """A collector for this process alone, on its CPU, from a run's configuration as plain values."""
     cfg, cpu = cast(DictConfig, OmegaConf.create(plain)), torch.device("cpu")
     torch.set_num_threads(cfg.execution.threads)

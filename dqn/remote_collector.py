@@ -1,10 +1,8 @@
 """The remote collector: acts in a process of its own while this one learns, one learning phase ahead of it."""
 
 import atexit
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from time import perf_counter
 from typing import Any
 
@@ -12,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, multiprocessing
 
+from dqn.envs.single import deaf
 from dqn.execution.line import Line, Numbers, line
 from dqn.execution.vectors import flat, numbers_of, views
 from dqn.ops.clock import Times, crossed
@@ -51,7 +50,7 @@ class RemoteCollector:
         context = multiprocessing.get_context("spawn")  # a forked child of a threaded torch may hang
         self.line, theirs = line(context)
         self.process = context.Process(target=serve, args=(theirs, make, stage, self.boxes, memory), daemon=True)
-        with _deaf():
+        with deaf():
             self.process.start()
         theirs.pipe.close()
         atexit.register(self._end)  # or an interpreter that ends without `close` would wait for it for ever
@@ -150,20 +149,6 @@ def _behind(before: int, now: int, until: int, times: Times) -> tuple[bool, int]
     point = arrived and crossed(before, now, times.checkpoint_every) > 0
     fresh = arrived and times.updates_due(before, now) > 0
     return fresh, 0 if point or now >= times.steps else times.next_stop(now)
-
-
-@contextmanager
-def _deaf() -> Iterator[None]:
-    """What is started here never hears these signals, which reach every process of a terminal: the run decides."""
-    if threading.current_thread() is not threading.main_thread():  # handlers are the main thread's
-        yield
-        return
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 class Server:

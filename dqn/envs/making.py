@@ -1,16 +1,18 @@
 """Making Gymnasium environments, one or many; what cannot be made is said in one sentence."""
 
+import atexit
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
+from weakref import ref
 
 import gymnasium
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from dqn.envs.gym import GymEnvs
-from dqn.envs.single import first_info, in_worker, make_one
+from dqn.envs.single import deaf, first_info, make_one
 from dqn.types import UsageError
 
 VECTORIZATIONS = ("sync", "async", "vector_entry_point")
@@ -68,9 +70,18 @@ def make(
         info = {} if action_mask == "none" else first_info(one)
         makers = [partial(one, index) for index in range(num_envs)]
         if vectorization == "async":  # spawn: a forked child of a threaded torch may hang
-            workers = [partial(in_worker, maker) for maker in makers]
-            return GymEnvs(AsyncVectorEnv(workers, autoreset_mode=mode, context="spawn"), action_mask, info, id)
+            with deaf():
+                workers = AsyncVectorEnv(makers, autoreset_mode=mode, context="spawn")
+            atexit.register(_end, ref(workers))
+            return GymEnvs(workers, action_mask, info, id)
         return GymEnvs(SyncVectorEnv(makers, autoreset_mode=mode), action_mask, info)
+
+
+def _end(workers: ref[AsyncVectorEnv]) -> None:
+    """An interpreter that ends without `close` asks its workers to end by a signal which they ignore, and waits."""
+    if (left := workers()) is not None:
+        for process in left.processes:
+            process.kill()
 
 
 @contextmanager

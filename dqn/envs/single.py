@@ -3,7 +3,9 @@
 import importlib
 import logging
 import signal
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
 from typing import Any, cast
@@ -150,12 +152,18 @@ def close(env: Any) -> None:
         log.warning("An environment raised %s as it was closed: %s", type(error).__name__, error)
 
 
-def in_worker(one: Callable[[], gymnasium.Env]) -> gymnasium.Env:
-    """In a process of its own: Ctrl-C and SIGTERM reach every process of a terminal or a service, and the run still
-    needs this one for its checkpoint."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    return one()
+@contextmanager
+def deaf() -> Iterator[None]:
+    """What is started here never hears Ctrl-C or SIGTERM, which reach every process of a terminal: the run decides."""
+    if threading.current_thread() is not threading.main_thread():  # handlers are the main thread's
+        yield
+        return
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def flattened(env: gymnasium.Env) -> gymnasium.Env:

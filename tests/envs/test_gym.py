@@ -1,7 +1,9 @@
 import re
+import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import gymnasium
@@ -197,6 +199,31 @@ def test_a_worker_that_dies_is_one_sentence_and_the_others_are_ended():
             envs.step(np.zeros(2, np.int64))
     envs.close()
     assert not any(process.is_alive() for process in envs.envs.processes)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="signals that a process ignores are read in /proc")
+def test_workers_never_hear_a_signal_and_whoever_started_them_still_does():
+    """A terminal's Ctrl-C reaches every process; the workers are needed for the run's checkpoint."""
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    envs = make("test/Odd-v0", 2, vectorization="async", imports=["worlds"])
+    with closing(envs):
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+        for process in envs.envs.processes:
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            ignored = int(re.search(r"SigIgn:\s*(\w+)", status)[1], 16)
+            assert ignored >> (signal.SIGINT - 1) & 1
+            assert ignored >> (signal.SIGTERM - 1) & 1
+
+
+def test_workers_that_nobody_closed_end_with_the_run(tmp_path):
+    """As where a part is refused when the workers are already there."""
+    run = subprocess.run(
+        [sys.executable, "-m", "dqn.train", "env=cartpole", "env.num_envs=2", "env.vectorization=async",
+         "lambda_=0.5", f"run.dir={tmp_path}/run"],
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert run.returncode == 2
+    assert "set replay.length above 1" in run.stderr
 
 
 def test_a_capped_evaluation_ends_where_a_vector_class_does_not():
