@@ -14,6 +14,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from dqn.execution.recording import trace
+from dqn.execution.rewrites import REWRITES, add_late, keep_numbers
 
 OPTIONS = {  # of torch._inductor; what is asserted here holds by construction, and a call is mostly such overhead
     "size_asserts": False, "nan_asserts": False, "alignment_asserts": False,
@@ -29,7 +30,9 @@ def compiler_missing() -> str:
 def record(step: Callable, optimizer: torch.optim.Optimizer | None, *args: Tensor) -> Callable:
     """The step compiled for arguments like these; `optimizer` is the one in it. What else the step reads or writes are
     from now on exactly the tensors that it refers to now."""
-    graph, draws, inputs = trace(step, optimizer, *args)
+    graph, draws, inputs = trace(step, optimizer, *args, rewrites=REWRITES)
+    add_late(graph.graph)
+    keep_numbers(graph.graph)
     return Program(compile_graph(graph, [*inputs, *args]), draws, inputs)
 
 
@@ -52,7 +55,8 @@ def compile_graph(graph: fx.GraphModule, inputs: list[Tensor]) -> Callable:
     from torch._inductor import compile, config
 
     options: dict[str, Any] = {k: v for k, v in OPTIONS.items() if hasattr(config, k)}
-    options["cpp_wrapper"] = all(x.device.type == "cpu" for x in inputs)  # on a GPU the captured graph spares it
+    for option in ("cpp_wrapper", "memory_planning"):  # on a GPU the captured graph spares what they do
+        options[option] = all(x.device.type == "cpu" for x in inputs)
     if torch.__version__ < "2.7":  # its cache of programs fails where it finds one
         options["fx_graph_cache"] = False
     output = next(node for node in graph.graph.nodes if node.op == "output")

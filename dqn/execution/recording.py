@@ -6,7 +6,7 @@ tensors which the step reads and writes become the graph's inputs, and so do its
 each call, from the same generators in the same order as the step as written would.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -22,30 +22,34 @@ from dqn.types import UsageError
 
 
 def trace(
-    step: Callable, optimizer: torch.optim.Optimizer | None, *args: Tensor
+    step: Callable,
+    optimizer: torch.optim.Optimizer | None,
+    *args: Tensor,
+    rewrites: Mapping[Any, Callable] | None = None,
 ) -> tuple[fx.GraphModule, list[partial], list[Tensor]]:
-    """The step as a graph of its inputs and then its arguments, the draws before each call, and the inputs.
+    """The step as a graph of its inputs and then its arguments, the draws before each call, and the inputs. `rewrites`
+    are operations that are written otherwise.
 
     Errors: ValueError where a part counts in Python: two recordings differ, and each call would repeat one of them.
     """
     draws: list[partial] = []
-    first, (graph, real) = _recorded(step, optimizer, [], *args), _recorded(step, optimizer, draws, *args)
+    first, (graph, real) = (_recorded(step, optimizer, {**(rewrites or {}), **_drawing(d)}, *args) for d in ([], draws))
     if not _same(*first, graph, real):
         raise ValueError("a part keeps what changes in Python: keep it in tensors, changed in place")
     return graph, draws, _open(graph, real)
 
 
 def _recorded(
-    step: Callable, optimizer: torch.optim.Optimizer | None, draws: list[partial], *args: Tensor
+    step: Callable, optimizer: torch.optim.Optimizer | None, otherwise: dict[Any, Callable], *args: Tensor
 ) -> tuple[fx.GraphModule, dict[int, Tensor]]:
-    """One recording, and whose its stand-ins are, by id; its draws are added to `draws`."""
+    """One recording, and whose its stand-ins are, by id."""
     fake = FakeTensorMode(allow_non_fake_inputs=True)
 
     def plain(*args: Tensor) -> Any:  # a bound method's self would be counted as an argument
         return step(*args)
 
     with _recordable(optimizer), fake, StandIns(fake) as stand_ins:
-        recording = make_fx(plain, decomposition_table=APART | _drawing(draws))
+        recording = make_fx(plain, decomposition_table=otherwise)
         return recording(*map(fake.from_tensor, args)), stand_ins.real
 
 
@@ -120,28 +124,6 @@ def _recordable(optimizer: torch.optim.Optimizer | None) -> Iterator[None]:
         torch.compiler.is_compiling = asked
         for group, old in zip(groups, before, strict=True):
             group.update(old)
-
-
-def _norms(tensors: list[Tensor], order: float = 2, dtype: torch.dtype | None = None) -> list[Tensor]:
-    """One norm at a time: torch.compile has no kernel for all of them."""
-    return [torch.linalg.vector_norm(tensor, order, dtype=dtype) for tensor in tensors]
-
-
-def _powers(base: float, exponents: list[Tensor]) -> list[Tensor]:
-    """β^t of an optimizer, one at a time and each kept: torch.compile would work it out anew for every few weights."""
-    return [torch.pow(base, t).as_strided(t.shape, t.stride()) for t in exponents]
-
-
-def _product(a: Tensor, b: Tensor) -> Any:
-    """A weight's gradient gᵀx, as (xᵀg)ᵀ where there are fewer inputs than outputs: so a CPU's BLAS takes a third."""
-    narrow = a.stride(0) == 1 < a.stride(1) and b.stride(1) == 1 and b.shape[1] < a.shape[0]
-    return torch.mm(b.t(), a.t()).t() if narrow else NotImplemented
-
-
-APART = {  # written out where an operation as it is would be slow, or cannot be compiled
-    torch.ops.aten._foreach_norm.Scalar: _norms, torch.ops.aten._foreach_pow.ScalarAndTensor: _powers,
-    torch.ops.aten.mm.default: _product,
-}  # fmt: skip
 
 
 def _drawing(draws: list[partial]) -> dict[Any, Callable]:

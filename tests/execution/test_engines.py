@@ -9,6 +9,7 @@ from conftest import RECIPES, world
 
 from dqn.execution import compiled, engines
 from dqn.execution.recording import trace
+from dqn.execution.rewrites import REWRITES, add_late, keep_numbers
 from dqn.execution.small import record_small
 from dqn.learning.learner import Learner
 from dqn.learning.objective import Objective
@@ -156,17 +157,54 @@ def test_nothing_is_changed_by_a_recording(recorded_only):
     assert [x.tolist() for x in results] == [count.tolist(), kept.tolist()] == [[1], [4, 4, 4]]
 
 
-@pytest.mark.parametrize(("inputs", "first"), [(4, [4, 8]), (32, [16, 8]), (16, [16, 8])])
-def test_a_gradient_of_few_inputs_is_multiplied_the_other_way_round(inputs, first):
-    layer, x = torch.nn.Linear(inputs, 16), torch.randn(8, inputs)
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "products"),
+    [
+        (4, 16, [[8, 4], [8, 16], [4, 8]]),  # forward, the input's gradient, the weight's the other way round
+        (32, 16, [[8, 32], [8, 16], [16, 8]]), (16, 16, [[8, 16], [8, 16], [16, 8]]),
+        (16, 2, [[2, 8]]),  # few outputs: the others are sums
+        (4, 2, [[8, 2], [2, 8]]),  # few terms for few outputs: nothing to gain
+    ],
+)  # fmt: skip
+def test_products_are_rewritten_for_a_cpu(inputs, outputs, products):
+    layer, x = torch.nn.Linear(inputs, outputs), torch.randn(8, inputs, requires_grad=True)
 
     def step(x):
-        return torch.autograd.grad(layer(x).square().sum(), layer.weight)[0]
+        y = layer(x)
+        return y, *torch.autograd.grad(y.square().sum(), [layer.weight, layer.bias, x])
 
-    graph, _, states = trace(step, None, x)
+    graph, _, states = trace(step, None, x, rewrites=REWRITES)
     torch.testing.assert_close(graph(*states, x), step(x))
-    products = [n for n in graph.graph.nodes if n.target is torch.ops.aten.mm.default]
-    assert [list(n.args[0].meta["val"].shape) for n in products] == [first]
+    left = [n for n in graph.graph.nodes if n.target in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)]
+    assert [list(n.args[-2].meta["val"].shape) for n in left] == products
+
+
+@pytest.mark.parametrize(("follows", "late"), [(torch.relu, 1), (torch.square, 0)])
+def test_a_bias_is_added_late_by_a_relu_and_by_nothing_else(follows, late):
+    layer, x = torch.nn.Linear(16, 16), torch.randn(8, 16)
+
+    def step(x):
+        return follows(layer(x))
+
+    graph, _, states = trace(step, None, x, rewrites=REWRITES)
+    add_late(graph.graph)
+    graph.recompile()
+    torch.testing.assert_close(graph(*states, x), step(x))
+    assert len([n for n in graph.graph.nodes if n.target is torch.ops.aten.mm.default]) == late
+
+
+def test_a_number_that_larger_tensors_are_made_of_is_kept_and_no_other():
+    x, y = torch.rand(5), torch.rand(())
+
+    def step(x, y):
+        return x * y.exp(), y.sqrt() + 1
+
+    graph, _, _ = trace(step, None, x, y)
+    keep_numbers(graph.graph)
+    kept = [n.args[0].target for n in graph.graph.nodes if n.target is torch.ops.aten.as_strided.default]
+    assert kept == [torch.ops.aten.exp.default]
+    graph.recompile()
+    torch.testing.assert_close(graph(x, y), step(x, y))
 
 
 def test_draws_are_those_of_the_step_as_written():

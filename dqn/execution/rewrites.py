@@ -1,0 +1,77 @@
+"""What torch.compile cannot compile, or makes slow code of, written otherwise before it is compiled."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+aten = torch.ops.aten
+FEW = 8  # columns or terms: products with fewer cost a BLAS more to begin than to do
+
+
+def _norms(tensors: list[Tensor], order: float = 2, dtype: torch.dtype | None = None) -> list[Tensor]:
+    """One norm at a time: there is no kernel for all of them."""
+    return [torch.linalg.vector_norm(tensor, order, dtype=dtype) for tensor in tensors]
+
+
+def _powers(base: float, exponents: list[Tensor]) -> list[Tensor]:
+    """β^t of an optimizer, one at a time."""
+    return [torch.pow(base, t) for t in exponents]
+
+
+def _linear(bias: Tensor, x: Tensor, weight: Tensor, **factors: Any) -> Any:
+    """x·w + b: few columns are sums."""
+    if factors or weight.shape[1] >= FEW or weight.stride(0) != 1:
+        return NotImplemented
+    return (x[:, None, :] * weight.t()).sum(-1) + bias
+
+
+def _product(a: Tensor, b: Tensor) -> Any:
+    """a·b: few terms are sums in what follows; a weight's gradient gᵀx is (xᵀg)ᵀ where there are fewer inputs than
+    outputs, which takes a BLAS a third, and is then laid out as its weight."""
+    if a.shape[1] < FEW < b.shape[1] and b.stride(1) == 1:
+        return (a[:, :, None] * b).sum(1)
+    if a.stride(0) == 1 < a.stride(1) and b.stride(1) == 1 and b.shape[1] < a.shape[0]:
+        return torch.mm(b.t(), a.t()).t().contiguous().as_strided((a.shape[0], b.shape[1]), (b.shape[1], 1))
+    return NotImplemented
+
+
+REWRITES: dict[Any, Callable] = {
+    aten._foreach_norm.Scalar: _norms, aten._foreach_pow.ScalarAndTensor: _powers, aten.addmm.default: _linear,
+    aten.mm.default: _product,
+}  # fmt: skip
+
+
+def add_late(graph: fx.Graph) -> None:
+    """Where a ReLU follows x·w + b, it adds b in passing; as −(−b), for x·w + b would be put together again. What
+    else follows might add it many times."""
+    for node in list(graph.nodes):
+        if node.target is not aten.addmm.default or node.kwargs:
+            continue
+        if {user.target for user in node.users} == {aten.relu.default}:
+            bias, x, weight = node.args
+            with graph.inserting_before(node):
+                product = graph.call_function(aten.mm.default, (x, weight))
+                negated = graph.call_function(aten.neg.default, (bias,))
+                node.replace_all_uses_with(graph.call_function(aten.sub.Tensor, (product, negated)))
+            graph.erase_node(node)
+
+
+def keep_numbers(graph: fx.Graph) -> None:
+    """Keep in memory each number that larger tensors are made of (β^t, a clip's factor): else it is worked out anew
+    for every few of theirs."""
+
+    def larger(node: fx.Node) -> bool:
+        made = node.meta.get("val")  # a list, or nothing where lists are changed in place
+        return not isinstance(made, Tensor) or made.numel() > 1
+
+    for node in list(graph.nodes):
+        number = node.meta.get("val")
+        if node.op != "call_function" or not isinstance(number, Tensor) or number.numel() != 1:
+            continue
+        if number.is_floating_point() and (users := [n for n in node.users if n.op == "call_function" and larger(n)]):
+            with graph.inserting_after(node):
+                kept = graph.call_function(aten.as_strided.default, (node, list(number.shape), list(number.stride())))
+            for user in users:
+                user.replace_input_with(node, kept)
