@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._ops import OpOverload
+from torch.utils._pytree import tree_leaves
 
 aten = torch.ops.aten
 FEW = 8  # columns or terms: products with fewer cost a BLAS more to begin than to do
@@ -61,17 +63,25 @@ def add_late(graph: fx.Graph) -> None:
 def keep_numbers(graph: fx.Graph) -> None:
     """Keep in memory each number that larger tensors are made of (β^t, a clip's factor): else it is worked out anew
     for every few of theirs."""
-
-    def larger(node: fx.Node) -> bool:
-        made = node.meta.get("val")  # a list, or nothing where lists are changed in place
-        return not isinstance(made, Tensor) or made.numel() > 1
-
     for node in list(graph.nodes):
         number = node.meta.get("val")
-        if node.op != "call_function" or not isinstance(number, Tensor) or number.numel() != 1:
+        made = isinstance(node.target, OpOverload) and not any(a.alias_info for a in node.target._schema.arguments)
+        if not made or not isinstance(number, Tensor) or number.numel() != 1 or not number.is_floating_point():
             continue
-        if number.is_floating_point() and (users := [n for n in node.users if n.op == "call_function" and larger(n)]):
+        if users := [user for user in node.users if _enlarges(user, node)]:
             with graph.inserting_after(node):
                 kept = graph.call_function(aten.as_strided.default, (node, list(number.shape), list(number.stride())))
             for user in users:
                 user.replace_input_with(node, kept)
+
+
+def _enlarges(user: fx.Node, number: fx.Node) -> bool:
+    """Whether a larger tensor is made, or changed, by a number that stays as it is."""
+    if not isinstance(user.target, OpOverload):
+        return False
+    made, told = (
+        user.meta.get("val"),
+        user.target._schema.arguments,
+    )  # of lists that are changed in place nothing is made
+    read = [x for x, a in zip(user.args, told, strict=False) if a.alias_info is None or not a.alias_info.is_write]
+    return number in tree_leaves(read) and (not isinstance(made, Tensor) or made.numel() > 1)

@@ -194,17 +194,22 @@ def test_a_bias_is_added_late_by_a_relu_and_by_nothing_else(follows, late):
 
 
 def test_a_number_that_larger_tensors_are_made_of_is_kept_and_no_other():
-    x, y = torch.rand(5), torch.rand(())
+    x, y, state = torch.rand(5), torch.rand(()), torch.rand(3)
 
-    def step(x, y):
-        return x * y.exp(), y.sqrt() + 1
+    def step(x, y, state):
+        changed = [y.cos()]
+        torch._foreach_add_(changed, 1.0)
+        larger = [x.clone()]
+        torch._foreach_mul_(larger, [y.sin()])
+        state[0].mul_(2)  # a number that is seen in an input, and changed there
+        return x * y.exp(), y.sqrt() + 1, *changed, *larger, x + state[0]
 
-    graph, _, _ = trace(step, None, x, y)
+    graph, _, _ = trace(step, None, x, y, state)
     keep_numbers(graph.graph)
     kept = [n.args[0].target for n in graph.graph.nodes if n.target is torch.ops.aten.as_strided.default]
-    assert kept == [torch.ops.aten.exp.default]
+    assert kept == [torch.ops.aten.sin.default, torch.ops.aten.exp.default]
     graph.recompile()
-    torch.testing.assert_close(graph(x, y), step(x, y))
+    torch.testing.assert_close(graph(x, y, state.clone()), step(x, y, state.clone()))
 
 
 def test_draws_are_those_of_the_step_as_written():
