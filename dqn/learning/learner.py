@@ -57,6 +57,7 @@ class Learner:
         self.online, self.objective, self.passes = online, objective, passes
         self.polyak, self.max_grad_norm = polyak, max_grad_norm
         self.target = online if polyak is None else copy.deepcopy(online).requires_grad_(False)
+        self.pair = [([*net.parameters()], [*net.buffers()]) for net in (self.target, online)]  # looked up once
         self.generators = ()
         if generators is not None and self.target.draw_from(generators[1]) and online.draw_from(generators[0]):
             self.generators = generators
@@ -140,9 +141,10 @@ class Learner:
     def sync_target(self) -> None:
         """θ̄ ← θ̄ + ρ(θ − θ̄), in place; nothing where there is no target network."""
         if self.polyak is not None:
-            torch._foreach_lerp_([*self.target.parameters()], [*self.online.parameters()], self.polyak)  # pyright: ignore[reportPrivateImportUsage]  # torch's types hide _foreach_*
-            for mine, theirs in zip(self.target.buffers(), self.online.buffers(), strict=True):
-                mine.copy_(theirs)
+            (mine, my_buffers), (theirs, their_buffers) = self.pair
+            torch._foreach_lerp_(mine, theirs, self.polyak)  # pyright: ignore[reportPrivateImportUsage]  # torch's types hide _foreach_*
+            for buffer, source in zip(my_buffers, their_buffers, strict=True):
+                buffer.copy_(source)
 
     def set_lr(self, env_steps: int) -> None:
         if self.lr_schedule is not None:
