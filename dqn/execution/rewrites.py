@@ -79,9 +79,7 @@ def _enlarges(user: fx.Node, number: fx.Node) -> bool:
     """Whether a larger tensor is made, or changed, by a number that stays as it is."""
     if not isinstance(user.target, OpOverload):
         return False
-    made, told = (
-        user.meta.get("val"),
-        user.target._schema.arguments,
-    )  # of lists that are changed in place nothing is made
+    told = user.target._schema.arguments
     read = [x for x, a in zip(user.args, told, strict=False) if a.alias_info is None or not a.alias_info.is_write]
+    made = user.meta.get("val")  # nothing, where lists are changed in place
     return number in tree_leaves(read) and (not isinstance(made, Tensor) or made.numel() > 1)
