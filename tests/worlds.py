@@ -1,5 +1,6 @@
 """Worlds made to show faults: each answer they give says which environment, episode and step it belongs to."""
 
+import multiprocessing
 import os
 import time
 from typing import ClassVar
@@ -188,7 +189,7 @@ class Odd(Counting):
 
     def __init__(self, told=None, reward="float", raises=None, die_at=None, shown=None, pause=0.0, **kwargs):
         super().__init__(**kwargs)
-        if raises == "made":
+        if raises == "made" or (raises == "made elsewhere" and multiprocessing.parent_process()):
             raise RuntimeError("no data here")
         self.told, self.reward, self.raises, self.die_at = told, reward, raises, die_at
         self.shown, self.pause, self.count = shown, pause, 0

@@ -100,6 +100,8 @@ def _one_sentence(id: str, kwargs: dict[str, Any]) -> Iterator[None]:
             f"env.id={id} cannot be made ({_first_line(error)}); if a package registers it, "
             "name it with env.imports=[package]."
         ) from error
+    except (EOFError, ConnectionError) as error:
+        raise UsageError(f"a process of {id} died as its environment was made: what it said stands above.") from error
     except TypeError as error:
         raise UsageError(f"env.id={id} cannot be made with env.kwargs={kwargs} ({_first_line(error)}).") from error
 

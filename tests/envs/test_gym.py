@@ -187,6 +187,8 @@ def test_what_cannot_be_stored_ends_the_run_in_one_sentence(kwargs, says, one):
 def test_an_environment_that_cannot_be_made_or_closed(caplog):
     with pytest.raises(UsageError, match=r"test/Odd-v0 cannot be made \(RuntimeError: no data here\)"):
         make("test/Odd-v0", kwargs={"raises": "made"})
+    with pytest.raises(UsageError, match=r"a process of test/Odd-v0 died as its environment was made"):
+        make("test/Odd-v0", 2, vectorization="async", imports=["worlds"], kwargs={"raises": "made elsewhere"})
     make("test/Odd-v0", kwargs={"raises": "closed"}).close()
     assert "raised OSError as it was closed: no way back" in caplog.text
 
