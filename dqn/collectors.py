@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from math import prod
 from typing import Any, cast
 
 import torch
@@ -18,14 +19,15 @@ from dqn.replay.stage import Stage
 from dqn.tensor_collector import TensorCollector
 from dqn.tracking.seeding import stream
 
-STAGE_TICKS = 64  # rows gathered, at most, before they are written to the ring
+STAGE_TICKS, STAGE_BYTES = 256, 2**26  # rows gathered, at most, and what they show, before they go to the ring
 
 
 def chosen(cfg: DictConfig, envs: Any, actor: Actor, rows: int, engine: Any) -> Any:
     """What acts in the environments, where there is something to act in; a ring of few `rows` gets small blocks."""
     if "path" in cfg.replay:
         return Offline(envs)
-    ticks = max(1, min(STAGE_TICKS, rows // 4))
+    seen = envs.num_envs * prod(envs.spec.obs_shape) * envs.spec.obs_dtype.itemsize
+    ticks = max(1, min(STAGE_TICKS, STAGE_BYTES // seen, rows // 4))
     if isinstance(envs, TensorEnvs):
         return TensorCollector(envs, actor, ticks, engine.capture)
     stage = partial(Stage, envs.spec, envs.num_envs, ticks, actor.network.state_size)

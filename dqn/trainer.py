@@ -74,10 +74,10 @@ class Trainer:
             while self.env_steps < times.steps and not self.stop:
                 before = self.env_steps
                 self.env_steps = self.collector.collect(before, times, self.store, self.meter.seconds)
+                last = max(before, self.env_steps - self.collector.num_envs)  # where the last tick began
+                self.sync(crossed(before, last, times.target_period))
                 self.learn(times.updates_due(before, self.env_steps))
-                for _ in range(crossed(before, self.env_steps, times.target_period)):
-                    with self.meter.timed("sync"):
-                        self.learner.sync_target()
+                self.sync(crossed(last, self.env_steps, times.target_period))
                 if crossed(before, self.env_steps, times.evaluate_every) and self.env_steps < times.steps:
                     self.write_evaluation()
                 if crossed(before, self.env_steps, times.log_every) or self.env_steps >= times.steps:
@@ -119,6 +119,11 @@ class Trainer:
                     self.diverged()
                 if not self.times.target_period:
                     self.learner.sync_target()
+
+    def sync(self, syncs: int) -> None:
+        for _ in range(syncs):
+            with self.meter.timed("sync"):
+                self.learner.sync_target()
 
     def diverged(self) -> None:
         path = self.directory / "diverged.safetensors"

@@ -2,7 +2,8 @@
 
 usage: scripts/bench stages [out=DIR] [option=value …]
        scripts/bench engines [engines=eager,compile,cudagraph] [windows=5] [calls=500] [out=DIR] [option=value …]
-       scripts/bench peers [sb3=PYTHON] [windows=5] [steps=20000] [start=10000] [device=cpu] [out=DIR]
+       scripts/bench peers [sb3=PYTHON] [settings=cleanrl|zoo] [windows=5] [steps=20000] [start=10000] [device=cpu]
+                           [out=DIR]
        scripts/bench per [leaves=1000000] [batch=256] [engines=…] [windows=5] [calls=500] [device=auto] [out=DIR]
 
 An option=value is an override of conf/. Where no algorithm is named, CleanRL's settings for CartPole-v1 stand below it.
@@ -37,7 +38,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "stages": {"out": ""},
     "engines": {"engines": "", "windows": 5, "calls": 500, "out": ""},
     "peers": {
-        "sb3": sys.executable, "windows": 5, "steps": peers.STEPS, "start": peers.START, "device": "cpu", "out": "",
+        "sb3": sys.executable, "settings": "cleanrl", "windows": 5, "steps": 0, "start": 0, "device": "cpu", "out": "",
     },
     "per": {
         "leaves": 1_000_000, "batch": 256, "engines": "", "windows": 5, "calls": 500, "device": "auto", "out": "",

@@ -2,7 +2,7 @@
 behind its engine on two, of which one acts.
 
 Stable-Baselines3 may live in a venv of its own: its part needs nothing of this package.
-  PYTHON scripts/peer.py eager|compile|cudagraph|sb3|one-file start=10000 steps=20000 seed=0 device=cpu out=FILE
+  PYTHON scripts/peer.py sb3 settings=cleanrl start=10000 steps=20000 seed=0 device=cpu out=FILE
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from typing import Any
 import peers
 
 
-def this_program(engine: str, start: int, steps: int, seed: int, device: str) -> dict[str, Any]:
+def this_program(
+    engine: str, start: int, steps: int, seed: int, device: str, of: dict[str, Any] = peers.CLEANRL
+) -> dict[str, Any]:
     """One window of this program under an engine. Errors: RunError where the engine could not be used."""
     import floors
 
-    begin, (engine, _, actor) = start + peers.WARM, engine.partition("+")
-    given = [*peers.overrides(start, begin + steps), f"execution={engine}", f"device={device}", f"seed={seed}",
+    begin, (engine, _, actor) = start + of["warm"], engine.partition("+")
+    given = [*peers.overrides(start, begin + steps, of), f"execution={engine}", f"device={device}", f"seed={seed}",
              f"execution.actor={actor or 'local'}"]  # fmt: skip
     with tempfile.TemporaryDirectory() as directory:
         run = floors.wire(given, Path(directory))
@@ -35,7 +37,9 @@ def this_program(engine: str, start: int, steps: int, seed: int, device: str) ->
     return {"seconds": window.seconds, "updates": window.updates, "versions": floors.versions()}
 
 
-def stable_baselines3(start: int, steps: int, seed: int, device: str) -> dict[str, Any]:
+def stable_baselines3(
+    start: int, steps: int, seed: int, device: str, of: dict[str, Any] = peers.CLEANRL
+) -> dict[str, Any]:
     """One window of Stable-Baselines3's DQN."""
     import stable_baselines3  # pyright: ignore[reportMissingImports]  # an extra
     import torch
@@ -44,7 +48,7 @@ def stable_baselines3(start: int, steps: int, seed: int, device: str) -> dict[st
     class Begin(BaseCallback):
         """Notes when the window begins: behind the update at `begin`, before the next step."""
 
-        at, updates, begin = 0.0, 0, start + peers.WARM
+        at, updates, begin = 0.0, 0, start + of["warm"]
 
         def _on_rollout_start(self) -> None:
             if self.model.num_timesteps == self.begin:
@@ -53,7 +57,7 @@ def stable_baselines3(start: int, steps: int, seed: int, device: str) -> dict[st
         def _on_step(self) -> bool:
             return True
 
-    model = stable_baselines3.DQN(**peers.arguments_of_sb3(start), seed=seed, device=device)
+    model = stable_baselines3.DQN(**peers.arguments_of_sb3(start, of), seed=seed, device=device)
     window = Begin()
     model.learn(window.begin + steps, callback=window)
     if torch.cuda.is_available():
@@ -65,12 +69,12 @@ def stable_baselines3(start: int, steps: int, seed: int, device: str) -> dict[st
     }
 
 
-def one_file(start: int, steps: int, seed: int, device: str) -> dict[str, Any]:
+def one_file(start: int, steps: int, seed: int, device: str, of: dict[str, Any] = peers.CLEANRL) -> dict[str, Any]:
     """One window of the one-file program, which knows no device but the CPU."""
     sys.path.insert(0, str(peers.ROOT / "tests"))
     from oracles import one_file_dqn  # pyright: ignore[reportMissingImports]  # behind that path
 
-    begin, at, epsilon = start + peers.WARM, 0.0, one_file_dqn.epsilon
+    begin, at, epsilon = start + of["warm"], 0.0, one_file_dqn.epsilon
 
     def noting(step: int, settings: Any) -> float:  # asked for once a step, before it
         nonlocal at
@@ -79,11 +83,13 @@ def one_file(start: int, steps: int, seed: int, device: str) -> dict[str, Any]:
         return epsilon(step, settings)
 
     one_file_dqn.epsilon = noting
-    _, updates, _ = one_file_dqn.train(one_file_dqn.Settings(**peers.settings_of_one_file(start, begin + steps, seed)))
-    return {"seconds": perf_counter() - at, "updates": updates - peers.WARM // peers.TRAIN_EVERY, "versions": {}}
+    settings = one_file_dqn.Settings(**peers.settings_of_one_file(start, begin + steps, seed, of))
+    _, updates, _ = one_file_dqn.train(settings)
+    before = of["warm"] // of["train_every"] * of["updates"]
+    return {"seconds": perf_counter() - at, "updates": updates - before, "versions": {}}
 
 
-def main(program: str, start: int, steps: int, seed: int, device: str, out: Path) -> None:
+def main(program: str, out: Path, *given: Any) -> None:
     """One window, each process on one core with one thread; what it took is written to `out`."""
     if hasattr(os, "sched_setaffinity") and "+" not in program:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
@@ -92,10 +98,10 @@ def main(program: str, start: int, steps: int, seed: int, device: str, out: Path
     torch.set_num_threads(1)
     others = {"sb3": stable_baselines3, "one-file": one_file}
     window = others[program] if program in others else partial(this_program, program)
-    out.write_text(json.dumps(window(start, steps, seed, device)))
+    out.write_text(json.dumps(window(*given)))
 
 
 if __name__ == "__main__":
     asked = dict(argument.split("=", 1) for argument in sys.argv[2:])
     start, steps, seed = (int(asked[name]) for name in ("start", "steps", "seed"))
-    main(sys.argv[1], start, steps, seed, asked["device"], Path(asked["out"]))
+    main(sys.argv[1], Path(asked["out"]), start, steps, seed, asked["device"], peers.SETTINGS[asked["settings"]])

@@ -1,4 +1,4 @@
-"""`scripts/bench peers`: this program, Stable-Baselines3's DQN and DQN in one file at the same settings, CleanRL's.
+"""`scripts/bench peers`: this program, Stable-Baselines3's DQN and DQN in one file at the same settings.
 
 What stands at the top needs no package: scripts/peer.py reads the settings here under any interpreter.
 """
@@ -20,49 +20,56 @@ if TYPE_CHECKING:
     from speeds import Report
 
 ROOT = Path(__file__).resolve().parent.parent
-TRAIN_EVERY = 10  # env_steps
-START, STEPS = 10_000, 20_000  # env_steps before the first update, CleanRL's; and of a window, behind it
-WARM = 100  # env_steps behind the start that still belong to it: their updates compile or capture what there is to
-# Source: CleanRL, dqn.py; Huber loss and clipping are Stable-Baselines3's, so that all three do the same arithmetic.
-SETTINGS: dict[str, Any] = {
+# `start` env_steps go before the first update and `warm` more before a window: their updates compile or capture what
+# there is to; `steps` make a window. Source: CleanRL, dqn.py; Huber loss and clipping are Stable-Baselines3's, so that
+# all three do the same arithmetic.
+CLEANRL: dict[str, Any] = {
     "env": "CartPole-v1", "hidden": [120, 84], "lr": 2.5e-4, "gamma": 0.99, "buffer": 10_000, "batch_size": 128,
-    "train_every": TRAIN_EVERY, "target_every": 500, "epsilon": [1.0, 0.05], "epsilon_fraction": 0.5,
-    "max_grad_norm": 10.0, "loss": "huber",
+    "train_every": 10, "updates": 1, "target_every": 500, "epsilon": [1.0, 0.05], "epsilon_fraction": 0.5,
+    "max_grad_norm": 10.0, "loss": "huber", "start": 10_000, "warm": 100, "steps": 20_000,
 }  # fmt: skip
+_ZOO = sb3.ZOO["CartPole-v1"]
+ZOO: dict[str, Any] = {  # its start of 1,000 is raised to where all three learn at the same steps; a run of 49,920
+    **CLEANRL, "hidden": sb3.NETWORK, "lr": _ZOO["learning_rate"], "gamma": _ZOO["gamma"],
+    "buffer": _ZOO["buffer_size"], "batch_size": _ZOO["batch_size"], "train_every": _ZOO["train_freq"],
+    "updates": _ZOO["gradient_steps"], "target_every": _ZOO["target_update_interval"],
+    "epsilon": [1.0, _ZOO["exploration_final_eps"]], "epsilon_fraction": _ZOO["exploration_fraction"],
+    "start": 1024, "warm": 256, "steps": 48_640,
+}  # fmt: skip
+SETTINGS = {"cleanrl": CLEANRL, "zoo": ZOO}
 
 
-def overrides(start: int, total: int) -> list[str]:
-    """SETTINGS as this program's overrides: the first update behind `start` env_steps, `total` of them in all."""
-    of = SETTINGS
+def overrides(start: int, total: int, of: dict[str, Any] = CLEANRL) -> list[str]:
+    """Settings as this program's overrides: the first update behind `start` env_steps, `total` of them in all."""
     return [
-        *sb3.in_our_words("cartpole", total, arguments_of_sb3(start), of["hidden"]),
+        *sb3.in_our_words("cartpole", total, arguments_of_sb3(start, of), of["hidden"]),
         f"max_grad_norm={of['max_grad_norm']}", f"tuned.loss={of['loss']}",
         f"exploration.epsilon.start={of['epsilon'][0]}", "tracking.evaluate_every=0", "tracking.checkpoint_every=0",
     ]  # fmt: skip
 
 
-def arguments_of_sb3(start: int) -> dict[str, Any]:
-    """SETTINGS as Stable-Baselines3 names them."""
-    of, (first, last) = SETTINGS, SETTINGS["epsilon"]
+def arguments_of_sb3(start: int, of: dict[str, Any] = CLEANRL) -> dict[str, Any]:
+    """Settings as Stable-Baselines3 names them."""
+    first, last = of["epsilon"]
     return {
         "policy": "MlpPolicy", "env": of["env"], "learning_rate": of["lr"], "buffer_size": of["buffer"],
         "learning_starts": start, "batch_size": of["batch_size"], "gamma": of["gamma"], "tau": 1.0,
-        "train_freq": of["train_every"], "gradient_steps": 1, "target_update_interval": of["target_every"],
+        "train_freq": of["train_every"], "gradient_steps": of["updates"], "target_update_interval": of["target_every"],
         "exploration_fraction": of["epsilon_fraction"], "exploration_initial_eps": first,
         "exploration_final_eps": last, "max_grad_norm": of["max_grad_norm"],
         "policy_kwargs": {"net_arch": of["hidden"]},
     }  # fmt: skip
 
 
-def settings_of_one_file(start: int, total: int, seed: int) -> dict[str, Any]:
-    """SETTINGS as the one-file program names them; all its random streams from one seed."""
-    of, (first, last) = SETTINGS, SETTINGS["epsilon"]
+def settings_of_one_file(start: int, total: int, seed: int, of: dict[str, Any] = CLEANRL) -> dict[str, Any]:
+    """Settings as the one-file program names them; all its random streams from one seed."""
+    first, last = of["epsilon"]
     streams = ("seed_parameters", "seed_env", "seed_exploration", "seed_replay")
     return {
         "env_id": of["env"], "steps": total, "hidden": tuple(of["hidden"]), "lr": of["lr"], "gamma": of["gamma"],
         "capacity": of["buffer"], "batch_size": of["batch_size"], "learning_starts": start,
-        "train_every": of["train_every"], "target_period": of["target_every"], "epsilon_start": first,
-        "epsilon_end": last, "epsilon_steps": round(total * of["epsilon_fraction"]),
+        "train_every": of["train_every"], "updates": of["updates"], "target_period": of["target_every"],
+        "epsilon_start": first, "epsilon_end": last, "epsilon_steps": round(total * of["epsilon_fraction"]),
         "max_grad_norm": of["max_grad_norm"], **dict.fromkeys(streams, seed),
     }  # fmt: skip
 
@@ -80,28 +87,35 @@ def window_of(program: str, options: dict[str, Any], number: int) -> dict[str, A
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory) / "window.json"
         python = options["sb3"] if program == "sb3" else sys.executable
-        given = [*(f"{name}={options[name]}" for name in ("start", "steps", "device")), f"seed={number}", f"out={out}"]
+        chosen = [f"{name}={options[name]}" for name in ("settings", "start", "steps", "device")]
+        given = [*chosen, f"seed={number}", f"out={out}"]
         started = perf_counter()
         call(program, [python, str(Path(__file__).with_name("peer.py")), program, *given])
         took, found = perf_counter() - started, json.loads(out.read_text())
     return {**found, "start_s": took - found["seconds"]}
 
 
-def check(options: dict[str, Any]) -> None:
-    """Errors: UsageError for steps between two updates, and where there is no Stable-Baselines3."""
+def check(options: dict[str, Any]) -> dict[str, Any]:
+    """The settings, whose own start and steps stand where none are given. Errors: UsageError for settings that are not
+    known, for steps between two updates, and where there is no Stable-Baselines3."""
     from classic import need_sb3
 
     from dqn.types import UsageError
 
+    of = SETTINGS.get(options["settings"])
+    if of is None:
+        raise UsageError(f"settings={options['settings']} is not known: choose from {', '.join(SETTINGS)}.")
     for name in ("start", "steps"):
-        if options[name] % TRAIN_EVERY:
+        options[name] = options[name] or of[name]
+        if options[name] % of["train_every"]:
             raise UsageError(
-                f"{name}={options[name]} must be a multiple of {TRAIN_EVERY}: all then learn equally often."
+                f"{name}={options[name]} must be a multiple of {of['train_every']}: all then learn equally often."
             )
     try:
         need_sb3(options["sb3"])
     except ValueError as error:
         raise UsageError(str(error)) from error
+    return of
 
 
 def compare(options: dict[str, Any], extra: list[str]) -> Report:
@@ -112,14 +126,15 @@ def compare(options: dict[str, Any], extra: list[str]) -> Report:
     from dqn.execution.device import choose_device
     from dqn.types import RunError
 
-    check(options)
+    of = check(options)
     start, steps = options["start"], options["steps"]
+    due = steps // of["train_every"] * of["updates"]
     engines = engines_for(choose_device(options["device"])[0])
     names = [*engines, f"{engines[-1]}+process", *LABELS]
     found = alternate({name: partial(window_of, name, options) for name in names}, options["windows"])
     updates = {name: sorted({w["updates"] for w in windows}) for name, windows in found.items()}
-    if any(counts != [steps // TRAIN_EVERY] for counts in updates.values()):
-        raise RunError(f"The programs did not all learn {steps // TRAIN_EVERY} times in a window: {updates}.")
+    if any(counts != [due] for counts in updates.values()):
+        raise RunError(f"The programs did not all learn {due} times in a window: {updates}.")
     speed = {LABELS.get(n, f"this program, {n}"): [steps / w["seconds"] for w in ws] for n, ws in found.items()}
     middle = {name: median(values) for name, values in speed.items()}
     rows = [
@@ -127,18 +142,19 @@ def compare(options: dict[str, Any], extra: list[str]) -> Report:
          number(median(w["start_s"] for w in found[name]))]
         for name, label in zip(names, speed, strict=True)
     ]  # fmt: skip
-    of = SETTINGS
+    usual = "" if start == of["start"] else f" (the settings say {of['start']:,} before the first update)"
     notes = [
-        f"{of['env']}, MLP {'-'.join(map(str, of['hidden']))} ReLU, Adam {of['lr']}, batch {of['batch_size']}, an "
-        f"update every {of['train_every']} steps, target copied every {of['target_every']}, memory {of['buffer']:,}, "
-        f"one environment, one core, {options['device']}; +process: execution.actor=process, on two cores.",
-        f"Median of {options['windows']} windows of {steps:,} env_steps with {steps // TRAIN_EVERY:,} updates, the "
-        f"programs in turn, each window a process. Start: imports, wiring, {start + WARM:,} env_steps before the window"
-        f"{'' if start == START else f' (CleanRL fills {START:,} before the first update)'}, compiling.",
+        f"{of['env']}, MLP {'-'.join(map(str, of['hidden']))} ReLU, Adam {of['lr']}, batch {of['batch_size']}, "
+        f"{of['updates']} update(s) every {of['train_every']} steps, target copied every {of['target_every']}, memory "
+        f"{of['buffer']:,}, one environment, one core, {options['device']}; +process: execution.actor=process, on two "
+        "cores.",
+        f"Median of {options['windows']} windows of {steps:,} env_steps with {due:,} updates, the programs in turn, "
+        f"each window a process. Start: imports, wiring, {start + of['warm']:,} env_steps before the window{usual}, "
+        "compiling.",
     ]  # fmt: skip
-    total = start + WARM + steps
-    settings = {"this program": overrides(start, total), "sb3": arguments_of_sb3(start),
-                "one-file": settings_of_one_file(start, total, 0)}  # fmt: skip
+    total = start + of["warm"] + steps
+    settings = {"this program": overrides(start, total, of), "sb3": arguments_of_sb3(start, of),
+                "one-file": settings_of_one_file(start, total, 0, of)}  # fmt: skip
     head = ["program", "env_steps/s", "from, to", "times SB3", "times one file", "start, s"]
     return Report(
         head, rows, notes, speed, "env_steps/s", more={"settings": settings, "runs": found, "options": options}

@@ -53,7 +53,8 @@ def spread(values: list[float]) -> list[str]:
 def composed(extra: list[str]) -> list[str]:
     """The overrides of a run: CleanRL's settings below what is given; an algorithm that is named brings its own."""
     given = {argument.partition("=")[0]: argument for argument in extra}
-    house = peers.overrides(peers.START, peers.START + peers.WARM + peers.STEPS)
+    of = peers.CLEANRL
+    house = peers.overrides(of["start"], of["start"] + of["warm"] + of["steps"])
     if "algorithm" in given:
         house = [o for o in house if o.startswith(("env=", "steps=", "tracking."))]
     return [*({override.partition("=")[0]: override for override in house} | given).values()]
@@ -81,7 +82,7 @@ def stages(options: dict[str, Any], extra: list[str]) -> Report:
     with tempfile.TemporaryDirectory() as directory:
         started = perf_counter()
         run = floors.wire(overrides, Path(directory))
-        steps, begin = run.trainer.times.steps, run.trainer.times.learning_starts + peers.WARM
+        steps, begin = run.trainer.times.steps, run.trainer.times.learning_starts + peers.CLEANRL["warm"]
         if steps <= begin:
             raise UsageError(f"steps={steps} leaves nothing to time behind the first {begin}: raise steps.")
         floors.advance(run, begin)

@@ -137,6 +137,8 @@ def test_a_table_lines_up_and_a_number_has_three_digits():
         ("engines engines=warp", "warp is not an engine, choose from eager, compile, cudagraph"),
         ("engines execution=eager", "engines= chooses what is compared"),
         ("peers steps=15", "must be a multiple of 10"),
+        ("peers settings=rllib", "settings=rllib is not known: choose from cleanrl, zoo."),
+        ("peers settings=zoo steps=100", "must be a multiple of 256"),
         ("peers sb3=no-python", "no-python has no stable-baselines3: install the extra"),
     ],
 )
@@ -180,7 +182,7 @@ def test_peers_take_turns_and_are_set_against_each_other(measured, stubs, capsys
     assert rows["DQN in one file"][2:4] == ["4.00", "1.00"]
     assert rows["this program, eager+process"][2:4] == ["8.00", "2.00"]
     printed = capsys.readouterr().out
-    assert "CleanRL fills 10,000 before the first update" in printed and "batch 128" in printed
+    assert "(the settings say 10,000 before the first update)" in printed and "batch 128" in printed
 
 
 def test_peers_that_learn_less_are_no_peers(measured, stubs, capsys):
@@ -190,23 +192,25 @@ def test_peers_that_learn_less_are_no_peers(measured, stubs, capsys):
     assert left.value.code == 1 and "did not all learn 10 times" in capsys.readouterr().err
 
 
-def test_all_programs_are_given_the_same_settings():
-    cfg, sb3 = configure(*peers.overrides(500, 2000)), peers.arguments_of_sb3(500)
-    one = peers.settings_of_one_file(500, 2000, 7)
+@pytest.mark.parametrize("name", peers.SETTINGS)
+def test_all_programs_are_given_the_same_settings(name):
+    of = peers.SETTINGS[name]
+    cfg, sb3 = configure(*peers.overrides(500, 2000, of)), peers.arguments_of_sb3(500, of)
+    one = peers.settings_of_one_file(500, 2000, 7, of)
     assert (cfg.env.id, cfg.env.num_envs) == (sb3["env"], 1) == (one["env_id"], 1)
     for ours, theirs, file in [
         (cfg.optimizer.lr, "learning_rate", "lr"), (cfg.replay.capacity, "buffer_size", "capacity"),
         (cfg.replay.batch_size, "batch_size", "batch_size"), (cfg.gamma, "gamma", "gamma"),
         (cfg.learning_starts, "learning_starts", "learning_starts"), (cfg.train_every, "train_freq", "train_every"),
         (cfg.target.period, "target_update_interval", "target_period"),
-        (cfg.max_grad_norm, "max_grad_norm", "max_grad_norm"),
+        (cfg.updates, "gradient_steps", "updates"), (cfg.max_grad_norm, "max_grad_norm", "max_grad_norm"),
         (cfg.exploration.epsilon.start, "exploration_initial_eps", "epsilon_start"),
         (cfg.exploration.epsilon.end, "exploration_final_eps", "epsilon_end"),
     ]:  # fmt: skip
         assert ours == sb3[theirs] == one[file]
-    assert tuple(cfg.torso.hidden) == tuple(sb3["policy_kwargs"]["net_arch"]) == one["hidden"] == (120, 84)
+    assert tuple(cfg.torso.hidden) == tuple(sb3["policy_kwargs"]["net_arch"]) == one["hidden"] == tuple(of["hidden"])
     assert cfg.exploration.epsilon.steps == one["epsilon_steps"] == 2000 * sb3["exploration_fraction"]
-    assert (cfg.n_step, cfg.updates, cfg.torso.norm, cfg.head.loss) == (1, sb3["gradient_steps"], None, "huber")
+    assert (cfg.n_step, cfg.torso.norm, cfg.head.loss) == (1, None, "huber")
     assert one["seed_env"] == 7
 
 
@@ -218,13 +222,14 @@ def test_a_recipe_that_is_named_brings_its_own_numbers():
 
 
 @pytest.mark.parametrize("program", [peer.one_file, lambda *given: peer.this_program("eager", *given)])
-def test_a_window_begins_behind_the_start(program, monkeypatch):
+@pytest.mark.parametrize("settings", [peers.CLEANRL, {**peers.ZOO, "train_every": 50, "updates": 5, "warm": 50}])
+def test_a_window_begins_behind_the_start(program, settings, monkeypatch):
     from oracles import one_file_dqn
 
     monkeypatch.setattr(one_file_dqn, "epsilon", one_file_dqn.epsilon)  # put back behind the test
     monkeypatch.setattr(sys, "path", [*sys.path])
     began = floors.perf_counter()
-    found = program(200, 100, 0, "cpu")
+    found = program(200, 100, 0, "cpu", settings)
     assert found["updates"] == 10
     assert 0 < found["seconds"] < floors.perf_counter() - began
 

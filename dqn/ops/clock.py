@@ -26,10 +26,11 @@ class Times:
         return (due - done) * self.updates
 
     def next_stop(self, now: int) -> int:
-        """The first count behind `now` at which anything is due."""
+        """The first count behind `now` at which anything is due that must be done there. A sync of the target network
+        is not: it concerns the next update alone, and may be done up to that."""
         behind = max(0, now - self.learning_starts) // self.train_every + 1
         stops = [self.steps, self.learning_starts + behind * self.train_every]
-        periods = (self.target_period, self.log_every, self.evaluate_every, self.checkpoint_every)
+        periods = (self.log_every, self.evaluate_every, self.checkpoint_every)
         return min(stops + [(now // period + 1) * period for period in periods if period])
 
 

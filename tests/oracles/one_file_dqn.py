@@ -21,6 +21,7 @@ class Settings:
     batch_size: int = 128
     learning_starts: int = 1000
     train_every: int = 10
+    updates: int = 1
     target_period: int = 500
     epsilon_start: float = 1.0
     epsilon_end: float = 0.05
@@ -110,8 +111,9 @@ def train(settings):
             obs, _ = env.reset()
         done = step + 1
         if done > settings.learning_starts and (done - settings.learning_starts) % settings.train_every == 0:
-            learn(online, target, optimizer, replay.sample(settings.batch_size, sampling), settings)
-            updates += 1
+            for _ in range(settings.updates):
+                learn(online, target, optimizer, replay.sample(settings.batch_size, sampling), settings)
+                updates += 1
         if done % settings.target_period == 0:
             target.load_state_dict(online.state_dict())
     return (
