@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 BITS = 5
-FAN_OUT = 1 << BITS  # children of a node: a million leaves are four levels
+FAN_OUT = 1 << BITS  # children of a node
+TOP = 2048  # nodes of the uppermost level at most, which all draws search together
 LESS = 1 - 2**-52  # times a float64: a little less
 
 
@@ -24,16 +25,16 @@ class SumTree:
         if leaves < 1:
             raise ValueError(f"a sum tree needs at least one leaf, got {leaves}")
         sizes = [leaves]
-        while sizes[-1] > 1:
+        while sizes[-1] > TOP:
             sizes.append(-(-sizes[-1] // FAN_OUT))
-        padded = [-(-size // FAN_OUT) * FAN_OUT for size in sizes[:-1]] + [1]
-        self.levels = [torch.zeros(size, dtype=torch.float64, device=device) for size in padded]  # leaves … root
+        sizes[:-1] = [parents * FAN_OUT for parents in sizes[1:]]
+        self.levels = [torch.zeros(size, dtype=torch.float64, device=device) for size in sizes]  # leaves … top
         self.leaves = leaves
 
     @property
     def total(self) -> Tensor:
         """The sum of all priorities, 0-D."""
-        return self.levels[-1][0]
+        return self.levels[-1].sum()
 
     def values(self, leaf: Tensor) -> Tensor:
         """Priorities of the leaves [B]."""
@@ -60,15 +61,23 @@ class SumTree:
         """The leaf [B] with Σ_{i<leaf} p_i ≤ mass < Σ_{i≤leaf} p_i, for mass [B] in [0, total).
 
         Never one of priority zero while any is above; mass beyond the end, as rounding makes it, is the last such leaf.
+        Where a priority is no finite number it is any leaf.
         """
-        node = torch.zeros_like(mass, dtype=torch.int64)
+        upto = self.levels[-1].cumsum(-1)
+        mass = torch.minimum(mass, upto[-1] * LESS)  # what rounding put beyond the end
+        node = torch.searchsorted(upto, mass, right=True)
+        mass = mass - torch.where(node > 0, upto[(node - 1).clamp_min(0)], 0.0)
         for level in reversed(self.levels[:-1]):
-            upto = level.view(-1, FAN_OUT).index_select(0, node).cumsum(-1)  # [B, F]
-            mass = torch.minimum(mass, upto[:, -1] * LESS)  # what rounding put beyond the end
-            below = upto <= mass[:, None]
-            mass = mass - torch.where(below, upto, 0.0).amax(-1)
-            node = node * FAN_OUT + below.sum(-1)
-        return node
+            nodes = level.view(-1, FAN_OUT)
+            node = node.clamp_max(len(nodes) - 1)
+            upto = nodes.index_select(0, node).cumsum(-1)  # [B, F]
+            mass = torch.minimum(mass, upto[:, -1] * LESS)
+            # A search apart from the gathers round it: these then wait for the memory of many draws at once.
+            below = torch.searchsorted(upto, mass[:, None], right=True)  # [B, 1]
+            before = upto.gather(1, (below - 1).clamp_min(0))
+            mass = mass - torch.where(below > 0, before, 0.0)[:, 0]
+            node = node * FAN_OUT + below[:, 0]
+        return node.clamp_max(self.leaves - 1)
 
     def state(self) -> Tensor:
         """All sums, so that a copy goes on with the very same ones."""

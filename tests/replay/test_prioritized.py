@@ -7,6 +7,7 @@ from oracles import prioritized as oracle
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dqn.ops.schedules import Constant, Linear
+from dqn.replay import priorities
 from dqn.replay.priorities import SumTree
 from dqn.replay.prioritized import Prioritized
 from dqn.replay.ring import Ring
@@ -15,6 +16,7 @@ from dqn.types import Rows, Spec
 
 SPEC = Spec((1,), np.dtype(np.float32), 3)
 CAPACITIES = [1, 2, 3, 7, 1000, 1024]
+TOPS = [1, 40, priorities.TOP]  # of trees with one node, with some and with all that there are at their top
 
 
 def block(ticks, num_envs, rng, done=0.0, splits=False):
@@ -63,13 +65,20 @@ def ones(batch):
 # The tree.
 
 
+def planted(leaves, top):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(priorities, "TOP", top)
+        return SumTree(leaves)
+
+
+@pytest.mark.parametrize("top", TOPS)
 @pytest.mark.parametrize("capacity", CAPACITIES)
 @pytest.mark.parametrize("zeros", [False, True])
-def test_a9_the_same_leaf_for_the_same_mass_at_every_border(capacity, zeros):
+def test_a9_the_same_leaf_for_the_same_mass_at_every_border(capacity, zeros, top):
     rng = np.random.default_rng(capacity)
     values = rng.integers(0 if zeros else 1, 4, capacity).astype(float)  # whole numbers: every sum is exact
     values[rng.integers(capacity)] = 2.0
-    tree, naive = SumTree(capacity), oracle.Priorities(capacity)
+    tree, naive = planted(capacity, top), oracle.Priorities(capacity)
     tree.set(torch.arange(capacity), torch.tensor(values))
     naive.set(range(capacity), values.tolist())
     assert tree.total == values.sum()
@@ -85,9 +94,10 @@ def test_a9_the_same_leaf_for_the_same_mass_at_every_border(capacity, zeros):
     st.sampled_from([*CAPACITIES, 32, 33, 64, 65, 1025, 4096, 4097]),
     st.lists(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 5)), min_size=1, max_size=9), max_size=12),
     st.sampled_from([torch.tensor, np.array]),
+    st.sampled_from(TOPS),
 )
-def test_a9_any_sequence_of_set_and_find_is_the_lists(capacity, calls, kind):
-    tree, naive = SumTree(capacity), oracle.Priorities(capacity)
+def test_a9_any_sequence_of_set_and_find_is_the_lists(capacity, calls, kind, top):
+    tree, naive = planted(capacity, top), oracle.Priorities(capacity)
     for call in calls:
         where, values = [i % capacity for i, _ in call], [float(v) for _, v in call]
         tree.set(kind(where), kind(values))
@@ -99,14 +109,15 @@ def test_a9_any_sequence_of_set_and_find_is_the_lists(capacity, calls, kind):
             assert tree.find(torch.tensor(masses)).tolist() == [naive.find(m) for m in masses]
 
 
+@pytest.mark.parametrize("top", TOPS)
 @pytest.mark.parametrize("capacity", [3, 130, 5000])
-def test_a9_no_leaf_of_priority_zero_whatever_rounding_does(capacity):
+def test_a9_no_leaf_of_priority_zero_whatever_rounding_does(capacity, top):
     rng = np.random.default_rng(0)
     for _ in range(50):
         values = torch.tensor(10.0 ** rng.uniform(-9, 9, capacity) * (rng.random(capacity) < 0.3))
         values[rng.integers(capacity - 1)] = 0.1
         values[-1] = 0.0
-        tree = SumTree(capacity)
+        tree = planted(capacity, top)
         tree.set(torch.arange(capacity), values)
         total = tree.total
         upto = values.cumsum(0)
@@ -114,13 +125,26 @@ def test_a9_no_leaf_of_priority_zero_whatever_rounding_does(capacity):
         assert (tree.values(tree.find(masses)) > 0).all()
 
 
-def test_a9_changing_leaves_for_ever_does_not_drift():
-    tree, rng = SumTree(1000), np.random.default_rng(0)
+@pytest.mark.parametrize("top", TOPS)
+@pytest.mark.parametrize("capacity", [3, 130, 5000])
+@pytest.mark.parametrize("value", [0.0, np.inf, np.nan])
+def test_a_tree_with_no_finite_mass_still_names_leaves_that_there_are(capacity, value, top):
+    """A run that diverges ends where its loss is looked at, on a GPU some draws later."""
+    tree = planted(capacity, top)
+    tree.set(torch.arange(capacity), torch.ones(capacity, dtype=torch.float64))
+    tree.set(torch.arange(capacity) if value == 0 else torch.tensor([capacity - 1]), value)
+    found = tree.find(torch.rand(100, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * tree.total)
+    assert ((found >= 0) & (found < capacity)).all()
+
+
+@pytest.mark.parametrize("top", TOPS)
+def test_a9_changing_leaves_for_ever_does_not_drift(top):
+    tree, rng = planted(1000, top), np.random.default_rng(0)
     for _ in range(2000):
         tree.set(torch.tensor(rng.integers(0, 1000, 32)), torch.tensor(10.0 ** rng.uniform(-9, 9, 32)))
     tree.set(torch.arange(0, 1000, 2), torch.zeros(500))
     tree.set(torch.arange(1, 1000, 2), torch.full((500,), 1e-9))
-    anew = SumTree(1000)
+    anew = planted(1000, top)
     anew.set(torch.arange(1, 1000, 2), torch.full((500,), 1e-9))
     assert torch.equal(tree.state(), anew.state())
 
