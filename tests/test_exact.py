@@ -28,8 +28,9 @@ NUMBERS = {  # what a small world needs of a recipe: without a correction only o
         "train_every=8", "env.wrappers.last_step=null",  # Q of the state alone
     ],
     "fqf": [*DEEP, "head.atoms=8"],
-    **dict.fromkeys(["noisy_dqn", "rainbow", "rainbow_iqn", "iqn"], LONGER),
-    "der": [*LONGER, "torso=mlp", "output.hidden=[]"],
+    **dict.fromkeys(["noisy_dqn", "rainbow_iqn", "iqn"], LONGER),
+    "rainbow": [*DEEP, "head.atoms=21"],
+    "der": [*DEEP, "head.atoms=21", "torso=mlp", "output.hidden=[]"],
     "btr": [*LONGER, "torso=mlp", "output.hidden=[]", "tuned.samples=16"],
     "cql": [
         "torso.hidden=[64]", "optimizer.lr=3e-3", "lr_schedule.end=0", "lr_schedule.steps=2000", "steps=2000",

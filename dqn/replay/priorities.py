@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-BITS = 5
+BITS = 4
 FAN_OUT = 1 << BITS  # children of a node
-TOP = 2048  # nodes of the uppermost level at most, which all draws search together
+TOP = 8192  # nodes of the uppermost level at most, which all draws search together
 LESS = 1 - 2**-52  # times a float64: a little less
 
 
