@@ -7,14 +7,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from functools import partial
 from typing import Any, cast
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Dict, Space
+from gymnasium.spaces import Box, Dict
 
-from dqn.envs.spaces import ARRAYS, MASK, leaves, misfit
+from dqn.envs.flat import flattened
+from dqn.envs.spaces import MASK, misfit
 from dqn.types import OBSERVATION, RunError, UsageError
 
 log = logging.getLogger("dqn")
@@ -132,7 +132,7 @@ def make_one(
             raise UsageError(f"env.wrappers.{name} cannot be put around {id} ({error}).") from error
     if cap is not None:
         env = gymnasium.wrappers.TimeLimit(env, cap)
-    return Watched(flattened(env), index)
+    return Watched(flattened(env, id), index)
 
 
 def first_info(one: Any) -> dict[str, Any]:
@@ -164,27 +164,3 @@ def deaf() -> Iterator[None]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-
-
-def flattened(env: gymnasium.Env) -> gymnasium.Env:
-    """`env` with every space that is no array (Tuple, MultiDiscrete, …) as a vector, whole or as an entry of a Dict."""
-    space = env.observation_space
-    if isinstance(space, ARRAYS):
-        return env
-    if not isinstance(space, Dict):
-        return gymnasium.wrappers.FlattenObservation(env)
-    if all(isinstance(leaf, ARRAYS) for _, leaf in leaves(space)):
-        return env
-    return gymnasium.wrappers.TransformObservation(env, partial(_flat, space), _flat_space(space))
-
-
-def _flat_space(space: Space) -> Space:
-    if isinstance(space, Dict):
-        return Dict({key: _flat_space(inner) for key, inner in space.items()})
-    return space if isinstance(space, ARRAYS) else gymnasium.spaces.flatten_space(space)
-
-
-def _flat(space: Space, obs: Any) -> Any:
-    if isinstance(space, Dict):
-        return {key: _flat(inner, obs[key]) for key, inner in space.items()}
-    return obs if isinstance(space, ARRAYS) else gymnasium.spaces.flatten(space, obs)

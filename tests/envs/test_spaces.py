@@ -6,7 +6,7 @@ import gymnasium
 import numpy as np
 import pytest
 from conftest import seen
-from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
+from gymnasium.spaces import Box, Dict, Discrete, Graph, MultiBinary, MultiDiscrete, Sequence, Space, Tuple
 from worlds import Counting, OneState
 
 from dqn.envs.making import make
@@ -108,6 +108,30 @@ def test_entries_of_other_kinds_are_flattened_to_vectors():
     got = seen(envs, envs.reset(0))
     assert got["pair"].tolist() == [[0, 0, 1, 0.5, 1]]
     assert got["in.many"].tolist() == [[0, 1, 1, 0, 0]]
+
+
+class Words(Space):
+    """A kind of observation that Gymnasium does not know, as MiniGrid's missions are."""
+
+
+@pytest.mark.parametrize(
+    ("space", "says"),
+    [
+        (Words(), "observation, of kind Words"),
+        (Sequence(Discrete(3)), "observation, of kind Sequence"),
+        (Graph(Box(0, 1, (2,)), Discrete(2)), "observation, of kind Graph"),
+        (Tuple([Discrete(2), Words()]), "observation, of kind Tuple"),
+        (
+            Dict({"image": Box(0, 255, (5, 5, 3), np.uint8), "way": Discrete(4), "told": Words()}),
+            r"entry `told`, of kind Words.*FilterObservation.*filter_keys: \[image, way\]",
+        ),
+        (Dict({"in": Dict({"told": Words(), "way": Discrete(2)}), "way": Discrete(4)}), r"`in.told`.*\[way\]"),
+    ],
+)
+def test_observations_without_a_fixed_number_of_values_are_refused(space, says):
+    with pytest.raises(UsageError, match=says) as error:
+        make(world(space))
+    assert "\n" not in str(error.value)
 
 
 def test_names_that_nesting_makes_equal_are_refused():
