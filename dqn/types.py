@@ -29,7 +29,8 @@ class Spec:
 
     `states` is the number of states when observations are state numbers (Discrete), else 0. `parts` names what lies
     one behind the other in an observation that is a record: a uint8 vector of raw bytes in which several arrays
-    (the entries of a Dict, the mask of legal actions) travel as one; networks.records reads it.
+    (the entries of a Dict, the mask of legal actions) travel as one; networks.records reads it. `high` is the largest
+    value of a uint8 observation: networks see it as 1.
     """
 
     obs_shape: tuple[int, ...]
@@ -37,6 +38,7 @@ class Spec:
     num_actions: int
     states: int = 0
     parts: tuple[tuple[str, "Spec"], ...] = ()
+    high: int = 255
 
 
 @dataclass

@@ -137,7 +137,7 @@ def _array_spec(id: str, space: Space, actions: int) -> Spec:
         )
     if dtype not in (np.uint8, np.bool_):
         dtype = np.dtype(np.float64 if torch.get_default_dtype() == torch.float64 else np.float32)
-    return Spec(shape, dtype, actions)
+    return Spec(shape, dtype, actions, high=max(1, int(space.high.max())) if dtype == np.uint8 else 255)
 
 
 def replaced(obs: Any, rows: Mapping[int, Any]) -> Any:

@@ -18,9 +18,9 @@ from dqn.types import Spec
 
 
 def real(obs: Tensor, spec: Spec) -> Tensor:
-    """What is seen as floats: uint8 is scaled from 0…255 to [0, 1], bool, as it is or as bytes, becomes 0 and 1."""
+    """What is seen as floats: uint8 is scaled from 0…`high` to [0, 1], bool, as it is or as bytes, becomes 0 and 1."""
     floats = obs if obs.is_floating_point() else obs.to(torch.get_default_dtype())
-    return floats / 255 if obs.dtype == torch.uint8 and spec.obs_dtype != np.bool_ else floats
+    return floats / spec.high if obs.dtype == torch.uint8 and spec.obs_dtype != np.bool_ else floats
 
 
 def width(spec: Spec) -> int:

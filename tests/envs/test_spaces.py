@@ -5,11 +5,13 @@ from itertools import product
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from conftest import seen
 from gymnasium.spaces import Box, Dict, Discrete, Graph, MultiBinary, MultiDiscrete, Sequence, Space, Tuple
 from worlds import Counting, OneState
 
 from dqn.envs.making import make
+from dqn.networks.torsos import real
 from dqn.types import UsageError
 
 
@@ -49,6 +51,16 @@ def test_arrays_keep_their_shape_and_bytes_stay_bytes(space, obs, dtype):
     assert got.dtype == envs.spec.obs_dtype == dtype
     assert envs.spec.obs_shape == obs.shape
     assert (got == obs).all()
+
+
+@pytest.mark.parametrize(("high", "seen_as"), [(255, 1 / 255), (1, 1.0), (10, 0.1), (0, 1.0)])
+def test_bytes_are_seen_as_parts_of_the_largest_that_their_space_allows(high, seen_as):
+    """Planes of 0 and 1 in uint8, as boards are often shown, are no images that are all but black."""
+    space = Box(0, high, (2, 2), np.uint8)
+    for shown, part in ((space, lambda spec: spec), (Dict({"board": space}), lambda spec: dict(spec.parts)["board"])):
+        spec = part(make(world(shown)).spec)
+        got = real(torch.tensor([[0, 1], [1, 0]], dtype=torch.uint8), spec)
+        torch.testing.assert_close(got, torch.tensor([[0, seen_as], [seen_as, 0]]))
 
 
 @pytest.mark.parametrize("mode", ["next_step", "same_step", "disabled"])
