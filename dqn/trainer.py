@@ -22,7 +22,7 @@ from dqn.tracking.watch import Watch
 from dqn.types import Rows, RunError
 
 log = logging.getLogger("dqn")
-COUNTERS = ("env_steps", "updates", "points", "largest_reward")  # what a checkpoint keeps of the trainer's own
+COUNTERS = ("env_steps", "updates", "points", "evaluated", "largest_reward")  # kept in a checkpoint
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Trainer:
     logger: Logger
 
     def __post_init__(self) -> None:
-        self.env_steps = self.updates = self.points = 0
+        self.env_steps = self.updates = self.points = self.evaluated = 0
         self.largest_reward = float(self.memory.ring.reward.nan_to_num().abs().max())  # of what was recorded
         self.ready = self.stop = False
         self.watch = Watch(self.learner, self.gamma)
@@ -71,6 +71,7 @@ class Trainer:
         if not self.points:
             self.synchronise()
         try:
+            self.evaluate_when_due()  # what a signal interrupted
             while self.env_steps < times.steps and not self.stop:
                 before = self.env_steps
                 self.env_steps = self.collector.collect(before, times, self.store, self.meter.seconds)
@@ -78,8 +79,7 @@ class Trainer:
                 self.sync(crossed(before, last, times.target_period))
                 self.learn(times.updates_due(before, self.env_steps))
                 self.sync(crossed(last, self.env_steps, times.target_period))
-                if crossed(before, self.env_steps, times.evaluate_every) and self.env_steps < times.steps:
-                    self.write_evaluation()
+                self.evaluate_when_due()
                 if crossed(before, self.env_steps, times.log_every) or self.env_steps >= times.steps:
                     self.write_log()
                 due = crossed(before, self.env_steps, times.checkpoint_every)
@@ -132,6 +132,12 @@ class Trainer:
             f"The loss is not finite at update {self.updates} (env_steps {self.env_steps}); the batch is in {path}: "
             "lower optimizer.lr or set max_grad_norm, and look for rewards or observations that are not finite."
         )
+
+    def evaluate_when_due(self) -> None:
+        """At every multiple of `evaluate_every`; the last step's is the closing one."""
+        if crossed(self.evaluated, self.env_steps, self.times.evaluate_every) and self.env_steps < self.times.steps:
+            self.write_evaluation()
+            self.evaluated = self.evaluated if self.stop else self.env_steps
 
     def write_evaluation(self, episodes: int | None = None) -> dict[str, Any]:
         """Evaluate (over the usual number of episodes unless told) and log it; the whole result is returned."""

@@ -492,6 +492,31 @@ def test_a_stop_during_an_evaluation_does_not_wait_for_its_end(tmp_path):
     assert Checkpoints(tmp_path / "run/checkpoints").load().counters["env_steps"] == 100
 
 
+def test_an_evaluation_that_a_signal_interrupted_is_made_by_the_resume(tmp_path):
+    def evaluations():
+        events = EventAccumulator(str(tmp_path / "run")).Reload()
+        if "evaluation/return" not in events.Tags()["scalars"]:
+            return []
+        return [event.step for event in events.Scalars("evaluation/return")]
+
+    given = [*world("test/OneState-v0"), "steps=60", "tracking.evaluate_every=20"]
+    trainer = make(tmp_path / "run", *given)
+    evaluate = trainer.evaluate
+
+    def interrupted(episodes, stop):
+        trainer.stop = trainer.env_steps == 40
+        return evaluate(episodes, stop=stop)
+
+    trainer.evaluate = interrupted
+    trainer.run()
+    trainer.logger.close()
+    assert (trainer.env_steps, evaluations()) == (40, [20])
+    again = make(tmp_path / "run", *given, resume=True)
+    again.run()
+    again.logger.close()
+    assert (again.env_steps, evaluations()) == (60, [20, 40])
+
+
 def test_two_processes_do_not_share_a_directory(tmp_path):
     with claimed(tmp_path), pytest.raises(UsageError, match="Another process runs in"), claimed(tmp_path):
         pass
