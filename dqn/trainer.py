@@ -134,19 +134,18 @@ class Trainer:
         )
 
     def evaluate_when_due(self) -> None:
-        """At every multiple of `evaluate_every`; the last step's is the closing one."""
+        """At every multiple of `evaluate_every`, unless it was done; the last step's is the closing one."""
         if crossed(self.evaluated, self.env_steps, self.times.evaluate_every) and self.env_steps < self.times.steps:
             self.write_evaluation()
-            self.evaluated = self.evaluated if self.stop else self.env_steps
 
     def write_evaluation(self, episodes: int | None = None) -> dict[str, Any]:
         """Evaluate (over the usual number of episodes unless told) and log it; the whole result is returned."""
         with self.meter.timed("evaluate"):
             result = self.evaluate(episodes, stop=lambda: self.stop)
-        if self.stop:  # before it was whole
-            return result
-        known = {f"qstar/{k}": v for k, v in result.get("known_q", {}).items() if k.endswith("_error")}
-        self.logger.scalars({"evaluation/return": result["mean"], **known}, self.env_steps)
+        if not self.stop:  # it is whole
+            known = {f"qstar/{k}": v for k, v in result.get("known_q", {}).items() if k.endswith("_error")}
+            self.logger.scalars({"evaluation/return": result["mean"], **known}, self.env_steps)
+            self.evaluated = self.env_steps
         return result
 
     def write_log(self) -> None:
@@ -208,8 +207,7 @@ class Trainer:
     def load(self, state: dict[str, Tensor]) -> None:
         """Bring the environments back: begin the last point again and replay the actions since."""
         self.episodes.returns, self.episodes.lengths = state["returns"].numpy(), state["lengths"].numpy()
-        if "torch" in state:
-            torch.set_rng_state(state["torch"])
+        torch.set_rng_state(state["torch"])
         if not self.collector.replay(stream(self.seed, "env", self.points - 1)):
             log.warning("The environment is not deterministic given a seed: this resume begins new episodes.")
             self.synchronise()
