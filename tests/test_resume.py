@@ -454,9 +454,8 @@ def test_b13_a_signal_to_the_whole_terminal_leaves_workers_for_the_checkpoint(tm
     assert "Traceback" not in (directory / "train.log").read_text()
 
 
-@pytest.mark.parametrize("name", ["ünï 日本", "a=b,c(d)", "it's [1] {x} #2 ~$"])
-def test_a_run_lies_and_is_resumed_wherever_its_path_leads(tmp_path, name):
-    directory = tmp_path / name
+def test_a_run_lies_and_is_resumed_wherever_its_path_leads(tmp_path):
+    directory = tmp_path / "ünï 日本" / "a=b,c(d)" / "it's [1] {x} #2 ~$"
     escaped = str(directory).replace("'", "\\'")
     run_to_end(None, "steps=30", f"run.dir='{escaped}'", "tracking.final_episodes=1")
     run_to_end(None, f"resume={directory}", "steps=60")

@@ -14,7 +14,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from dqn.execution.recording import trace
-from dqn.execution.rewrites import REWRITES, add_late, keep_numbers
+from dqn.execution.rewrites import REWRITES, add_late, keep_small
 
 OPTIONS = {  # of torch._inductor; what is asserted here holds by construction, and a call is mostly such overhead
     "size_asserts": False, "nan_asserts": False, "alignment_asserts": False,
@@ -32,7 +32,7 @@ def record(step: Callable, optimizer: torch.optim.Optimizer | None, *args: Tenso
     from now on exactly the tensors that it refers to now."""
     graph, draws, inputs = trace(step, optimizer, *args, rewrites=REWRITES)
     add_late(graph.graph)
-    keep_numbers(graph.graph)
+    keep_small(graph.graph)
     return Program(compile_graph(graph, [*inputs, *args]), draws, inputs)
 
 

@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 aten = torch.ops.aten
 FEW = 8  # columns or terms: products with fewer cost a BLAS more to begin than to do
+ROWS = 16  # numbers in a row that is read: for fewer, its place is worked out in passing
 
 
 def _norms(tensors: list[Tensor], order: float = 2, dtype: torch.dtype | None = None) -> list[Tensor]:
@@ -60,19 +61,44 @@ def add_late(graph: fx.Graph) -> None:
             graph.erase_node(node)
 
 
-def keep_numbers(graph: fx.Graph) -> None:
-    """Keep in memory each number that larger tensors are made of (β^t, a clip's factor): else it is worked out anew
-    for every few of theirs."""
+def keep_small(graph: fx.Graph) -> None:
+    """Keep in memory each number that larger tensors are made of (β^t, a clip's factor) and the places of rows that are
+    read: else they are worked out anew for every few numbers of what is made of them."""
     for node in list(graph.nodes):
-        number = node.meta.get("val")
-        made = isinstance(node.target, OpOverload) and not any(a.alias_info for a in node.target._schema.arguments)
-        if not made or not isinstance(number, Tensor) or number.numel() != 1 or not number.is_floating_point():
-            continue
-        if users := [user for user in node.users if _enlarges(user, node)]:
-            with graph.inserting_after(node):
-                kept = graph.call_function(aten.as_strided.default, (node, list(number.shape), list(number.stride())))
-            for user in users:
-                user.replace_input_with(node, kept)
+        if _makes(node) and node.meta["val"].numel() == 1 and node.meta["val"].is_floating_point():
+            _keep(graph, node, [user for user in node.users if _enlarges(user, node)])
+        elif (
+            node.target is aten.index_select.default
+            and node.meta["val"].numel() >= ROWS * node.args[2].meta["val"].numel()
+        ):
+            reader, places = node, node.args[2]
+            while _views(places):
+                reader, places = places, places.args[0]
+            if _makes(places) and places.meta["val"].is_contiguous():
+                _keep(graph, places, [reader])
+
+
+def _keep(graph: fx.Graph, node: fx.Node, users: list[fx.Node]) -> None:
+    """For these users, which are told that its storage is looked at, so that there must be one."""
+    if not users:
+        return
+    value = node.meta["val"]
+    with graph.inserting_after(node):
+        kept = graph.call_function(aten.as_strided.default, (node, list(value.shape), list(value.stride())))
+    for user in users:
+        user.replace_input_with(node, kept)
+
+
+def _makes(node: fx.Node) -> bool:
+    """Whether a tensor is made there and nothing seen or changed."""
+    made = isinstance(node.target, OpOverload) and not any(a.alias_info for a in node.target._schema.arguments)
+    return made and isinstance(node.meta.get("val"), Tensor)
+
+
+def _views(node: fx.Node) -> bool:
+    """Whether a tensor is seen there and nothing changed."""
+    told = node.target._schema.arguments if isinstance(node.target, OpOverload) else []
+    return any(a.alias_info for a in told) and not any(a.alias_info and a.alias_info.is_write for a in told)
 
 
 def _enlarges(user: fx.Node, number: fx.Node) -> bool:

@@ -40,7 +40,8 @@ def whole(frames: Tensor, reset: Tensor, at: Tensor, back: Tensor, num_envs: int
     obs = frames.index_select(0, at.flatten()).unflatten(0, at.shape)
     if padding == "reset":
         return obs
-    return obs.masked_fill((steps > own).reshape(*at.shape, *[1] * (frames.ndim - 1)), 0)
+    there = (steps <= own).reshape(*at.shape, *[1] * (frames.ndim - 1))
+    return obs.masked_fill(~there, 0) if obs.is_floating_point() else obs * there  # 20 times as fast; NaN · 0 is NaN
 
 
 def prove(again: Tensor, given: Any, frame_stack: int, padding: str) -> None:

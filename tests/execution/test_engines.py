@@ -9,7 +9,7 @@ from conftest import RECIPES, world
 
 from dqn.execution import compiled, engines
 from dqn.execution.recording import trace
-from dqn.execution.rewrites import REWRITES, add_late, keep_numbers
+from dqn.execution.rewrites import REWRITES, add_late, keep_small
 from dqn.execution.small import record_small
 from dqn.learning.learner import Learner
 from dqn.learning.objective import Objective
@@ -205,11 +205,30 @@ def test_a_number_that_larger_tensors_are_made_of_is_kept_and_no_other():
         return x * y.exp(), y.sqrt() + 1, *changed, *larger, x + state[0]
 
     graph, _, _ = trace(step, None, x, y, state)
-    keep_numbers(graph.graph)
+    keep_small(graph.graph)
     kept = [n.args[0].target for n in graph.graph.nodes if n.target is torch.ops.aten.as_strided.default]
     assert kept == [torch.ops.aten.sin.default, torch.ops.aten.exp.default]
     graph.recompile()
     torch.testing.assert_close(graph(x, y, state.clone()), step(x, y, state.clone()))
+
+
+@pytest.mark.parametrize(("width", "kept"), [(16, 1), (4, 0)])
+def test_the_places_of_long_rows_are_kept_and_of_short_ones_not(width, kept):
+    """Else a place is worked out, its remainder and all, for every eight numbers of the row that lies there."""
+    table, at, known = torch.rand(10, width), torch.arange(12).reshape(3, 4), torch.tensor([3, 1])
+
+    def step(table, at, known):
+        read = table.index_select(0, ((at * 3 + 1) % 10).flatten()).unflatten(0, at.shape)
+        return read.sum(1) + 1, table.index_select(0, known) * 2  # of the second they are an input
+
+    graph, _, _ = trace(step, None, table, at, known)
+    keep_small(graph.graph)
+    aten = torch.ops.aten
+    assert [n.args[0].target for n in graph.graph.nodes if n.target is aten.as_strided.default] == (
+        [aten.remainder.Scalar] * kept
+    )
+    graph.recompile()
+    torch.testing.assert_close(graph(table, at, known), step(table, at, known))
 
 
 def test_draws_are_those_of_the_step_as_written():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import world
 
-from dqn.replay.frames import frame
+from dqn.replay.frames import frame, whole
 from dqn.replay.memory import Memory
 from dqn.replay.ring import Ring
 from dqn.types import Rows, Spec, UsageError
@@ -165,6 +165,15 @@ def test_an_episode_whose_start_was_overwritten_is_passed_over(wired):
     obs = run.trainer.memory.sample().obs[0]  # [B, 4, 3] tag, episode, step
     steps = obs[..., 2]
     assert torch.equal(steps[:, :-1], (steps[:, 1:] - 1).clamp_min(0))
+
+
+@pytest.mark.parametrize(("dtype", "other"), [(torch.uint8, 255), (torch.bool, True), (torch.float32, float("inf"))])
+def test_zeros_stand_before_an_episode_whatever_another_showed(dtype, other):
+    frames, reset = torch.ones(6, 2, 2).to(dtype), torch.tensor([[False], [False], [True], [False], [False], [False]])
+    frames[:3] = other
+    seen = whole(frames, reset, torch.tensor([3, 4]), torch.arange(4), 1, "zero")
+    assert seen.dtype == dtype
+    assert seen[..., 0, 0].tolist() == [[0, 0, 0, 1], [0, 0, 1, 1]]
 
 
 def test_what_has_no_such_axis_is_refused(wired):
