@@ -2,7 +2,7 @@
 
 usage: scripts/bench stages [out=DIR] [option=value …]
        scripts/bench engines [engines=eager,compile,cudagraph] [windows=5] [calls=500] [out=DIR] [option=value …]
-       scripts/bench peers [sb3=PYTHON] [settings=cleanrl|zoo] [windows=5] [steps=20000] [start=10000] [device=cpu]
+       scripts/bench peers [sb3=PYTHON] [settings=cleanrl|zoo|pong] [windows=5] [steps=20000] [start=10000] [device=cpu]
                            [out=DIR]
        scripts/bench per [leaves=1000000] [batch=256] [engines=…] [windows=5] [calls=500] [device=auto] [out=DIR]
 

@@ -1,5 +1,5 @@
 """One window of one program that `scripts/bench peers` compares, in a process of its own, on one core; with `+process`
-behind its engine on two, of which one acts.
+behind its engine on two, of which one acts; with as many threads as its settings say.
 
 Stable-Baselines3 may live in a venv of its own: its part needs nothing of this package.
   PYTHON scripts/peer.py sb3 settings=cleanrl start=10000 steps=20000 seed=0 device=cpu out=FILE
@@ -37,6 +37,19 @@ def this_program(
     return {"seconds": window.seconds, "updates": window.updates, "versions": floors.versions()}
 
 
+def game(env: str, seed: int) -> Any:
+    """A game as env=atari plays it: sticky actions, every fourth frame, 84 × 84, four to a stack."""
+    import ale_py
+    import gymnasium
+    from stable_baselines3.common.env_util import make_atari_env  # pyright: ignore[reportMissingImports]  # an extra
+    from stable_baselines3.common.vec_env import VecFrameStack  # pyright: ignore[reportMissingImports]  # an extra
+
+    gymnasium.register_envs(ale_py)
+    raw = {"frameskip": 1, "repeat_action_probability": 0.0}
+    sticky = {"terminal_on_life_loss": False, "action_repeat_probability": 0.25}
+    return VecFrameStack(make_atari_env(env, seed=seed, env_kwargs=raw, wrapper_kwargs=sticky), 4)
+
+
 def stable_baselines3(
     start: int, steps: int, seed: int, device: str, of: dict[str, Any] = peers.CLEANRL
 ) -> dict[str, Any]:
@@ -57,7 +70,10 @@ def stable_baselines3(
         def _on_step(self) -> bool:
             return True
 
-    model = stable_baselines3.DQN(**peers.arguments_of_sb3(start, of), seed=seed, device=device)
+    arguments = peers.arguments_of_sb3(start, of)
+    if arguments["policy"] == "CnnPolicy":
+        arguments["env"] = game(of["env"], seed)
+    model = stable_baselines3.DQN(**arguments, seed=seed, device=device)
     window = Begin()
     model.learn(window.begin + steps, callback=window)
     if torch.cuda.is_available():
@@ -90,12 +106,13 @@ def one_file(start: int, steps: int, seed: int, device: str, of: dict[str, Any] 
 
 
 def main(program: str, out: Path, *given: Any) -> None:
-    """One window, each process on one core with one thread; what it took is written to `out`."""
-    if hasattr(os, "sched_setaffinity") and "+" not in program:
+    """One window, on one core where there is one thread and one process; what it took is written to `out`."""
+    threads = given[-1]["threads"]
+    if hasattr(os, "sched_setaffinity") and "+" not in program and threads == 1:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     import torch
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     others = {"sb3": stable_baselines3, "one-file": one_file}
     window = others[program] if program in others else partial(this_program, program)
     out.write_text(json.dumps(window(*given)))

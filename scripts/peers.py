@@ -26,7 +26,9 @@ ROOT = Path(__file__).resolve().parent.parent
 CLEANRL: dict[str, Any] = {
     "env": "CartPole-v1", "hidden": [120, 84], "lr": 2.5e-4, "gamma": 0.99, "buffer": 10_000, "batch_size": 128,
     "train_every": 10, "updates": 1, "target_every": 500, "epsilon": [1.0, 0.05], "epsilon_fraction": 0.5,
-    "max_grad_norm": 10.0, "loss": "huber", "start": 10_000, "warm": 100, "steps": 20_000,
+    "max_grad_norm": 10.0, "loss": "huber", "start": 10_000, "warm": 100, "steps": 20_000, "threads": 1,
+    "network": "MLP 120-84 ReLU", "programs": ["eager+process", "sb3", "one-file"],
+    "conf": "cartpole", "ours": [], "theirs": {},  # beside what all have in common
 }  # fmt: skip
 _ZOO = sb3.ZOO["CartPole-v1"]
 ZOO: dict[str, Any] = {  # its start of 1,000 is raised to where all three learn at the same steps; a run of 49,920
@@ -34,16 +36,23 @@ ZOO: dict[str, Any] = {  # its start of 1,000 is raised to where all three learn
     "buffer": _ZOO["buffer_size"], "batch_size": _ZOO["batch_size"], "train_every": _ZOO["train_freq"],
     "updates": _ZOO["gradient_steps"], "target_every": _ZOO["target_update_interval"],
     "epsilon": [1.0, _ZOO["exploration_final_eps"]], "epsilon_fraction": _ZOO["exploration_fraction"],
-    "start": 1024, "warm": 256, "steps": 48_640,
+    "start": 1024, "warm": 256, "steps": 48_640, "network": "MLP 256-256 ReLU",
 }  # fmt: skip
-SETTINGS = {"cleanrl": CLEANRL, "zoo": ZOO}
+PONG: dict[str, Any] = {  # the zoo's for Atari, but for a memory of 10,000; images pay for threads, a process has none
+    **CLEANRL, "env": "ALE/Pong-v5", "hidden": 512, "lr": 1e-4, "batch_size": 32, "train_every": 4,
+    "target_every": 1000, "epsilon": [1.0, 0.01], "epsilon_fraction": 0.1, "start": 1000, "steps": 600, "threads": 2,
+    "network": "NatureCNN on four frames of 84 × 84", "programs": ["sb3"], "conf": "atari",
+    "ours": ["reward_clip=1", "replay.frame_stack=4", "replay.frame_padding=zero", "execution.channels_last=true"],
+    "theirs": {"policy": "CnnPolicy", "policy_kwargs": {}},
+}  # fmt: skip
+SETTINGS = {"cleanrl": CLEANRL, "zoo": ZOO, "pong": PONG}
 
 
 def overrides(start: int, total: int, of: dict[str, Any] = CLEANRL) -> list[str]:
     """Settings as this program's overrides: the first update behind `start` env_steps, `total` of them in all."""
     return [
-        *sb3.in_our_words("cartpole", total, arguments_of_sb3(start, of), of["hidden"]),
-        f"max_grad_norm={of['max_grad_norm']}", f"tuned.loss={of['loss']}",
+        *sb3.in_our_words(of["conf"], total, arguments_of_sb3(start, of), of["hidden"]), *of["ours"],
+        f"max_grad_norm={of['max_grad_norm']}", f"tuned.loss={of['loss']}", f"execution.threads={of['threads']}",
         f"exploration.epsilon.start={of['epsilon'][0]}", "tracking.evaluate_every=0", "tracking.checkpoint_every=0",
     ]  # fmt: skip
 
@@ -57,7 +66,7 @@ def arguments_of_sb3(start: int, of: dict[str, Any] = CLEANRL) -> dict[str, Any]
         "train_freq": of["train_every"], "gradient_steps": of["updates"], "target_update_interval": of["target_every"],
         "exploration_fraction": of["epsilon_fraction"], "exploration_initial_eps": first,
         "exploration_final_eps": last, "max_grad_norm": of["max_grad_norm"],
-        "policy_kwargs": {"net_arch": of["hidden"]},
+        "policy_kwargs": {"net_arch": of["hidden"]}, **of["theirs"],
     }  # fmt: skip
 
 
@@ -98,7 +107,7 @@ def window_of(program: str, options: dict[str, Any], number: int) -> dict[str, A
 def check(options: dict[str, Any]) -> dict[str, Any]:
     """The settings, whose own start and steps stand where none are given. Errors: UsageError for settings that are not
     known, for steps between two updates, and where there is no Stable-Baselines3."""
-    from classic import need_sb3
+    from classic import has, need_sb3
 
     from dqn.types import UsageError
 
@@ -115,6 +124,8 @@ def check(options: dict[str, Any]) -> dict[str, Any]:
         need_sb3(options["sb3"])
     except ValueError as error:
         raise UsageError(str(error)) from error
+    if of["conf"] == "atari" and not all(has(options["sb3"], module) for module in ("ale_py", "cv2")):
+        raise UsageError(f"{options['sb3']} cannot play Atari: {options['sb3']} -m pip install ale-py opencv-python")
     return of
 
 
@@ -130,7 +141,8 @@ def compare(options: dict[str, Any], extra: list[str]) -> Report:
     start, steps = options["start"], options["steps"]
     due = steps // of["train_every"] * of["updates"]
     engines = engines_for(choose_device(options["device"])[0])
-    names = [*engines, f"{engines[-1]}+process", *LABELS]
+    names = [*engines, *(name.replace("eager", engines[-1]) for name in of["programs"])]
+    others = [LABELS[name] for name in names if name in LABELS]
     found = alternate({name: partial(window_of, name, options) for name in names}, options["windows"])
     updates = {name: sorted({w["updates"] for w in windows}) for name, windows in found.items()}
     if any(counts != [due] for counts in updates.values()):
@@ -138,24 +150,25 @@ def compare(options: dict[str, Any], extra: list[str]) -> Report:
     speed = {LABELS.get(n, f"this program, {n}"): [steps / w["seconds"] for w in ws] for n, ws in found.items()}
     middle = {name: median(values) for name, values in speed.items()}
     rows = [
-        [label, *spread(speed[label]), *(f"{middle[label] / middle[other]:.2f}" for other in LABELS.values()),
+        [label, *spread(speed[label]), *(f"{middle[label] / middle[other]:.2f}" for other in others),
          number(median(w["start_s"] for w in found[name]))]
         for name, label in zip(names, speed, strict=True)
     ]  # fmt: skip
     usual = "" if start == of["start"] else f" (the settings say {of['start']:,} before the first update)"
     notes = [
-        f"{of['env']}, MLP {'-'.join(map(str, of['hidden']))} ReLU, Adam {of['lr']}, batch {of['batch_size']}, "
+        f"{of['env']}, {of['network']}, Adam {of['lr']}, batch {of['batch_size']}, "
         f"{of['updates']} update(s) every {of['train_every']} steps, target copied every {of['target_every']}, memory "
-        f"{of['buffer']:,}, one environment, one core, {options['device']}; +process: execution.actor=process, on two "
-        "cores.",
+        f"{of['buffer']:,}, one environment, {of['threads']} thread(s), {options['device']}; +process: "
+        "execution.actor=process, on two cores.",
         f"Median of {options['windows']} windows of {steps:,} env_steps with {due:,} updates, the programs in turn, "
         f"each window a process. Start: imports, wiring, {start + of['warm']:,} env_steps before the window{usual}, "
         "compiling.",
     ]  # fmt: skip
     total = start + of["warm"] + steps
-    settings = {"this program": overrides(start, total, of), "sb3": arguments_of_sb3(start, of),
-                "one-file": settings_of_one_file(start, total, 0, of)}  # fmt: skip
-    head = ["program", "env_steps/s", "from, to", "times SB3", "times one file", "start, s"]
+    settings = {"this program": overrides(start, total, of), "sb3": arguments_of_sb3(start, of)}
+    if "one-file" in names:
+        settings["one-file"] = settings_of_one_file(start, total, 0, of)
+    head = ["program", "env_steps/s", "from, to", *(f"times {other}" for other in others), "start, s"]
     return Report(
         head, rows, notes, speed, "env_steps/s", more={"settings": settings, "runs": found, "options": options}
     )

@@ -137,7 +137,7 @@ def test_a_table_lines_up_and_a_number_has_three_digits():
         ("engines engines=warp", "warp is not an engine, choose from eager, compile, cudagraph"),
         ("engines execution=eager", "engines= chooses what is compared"),
         ("peers steps=15", "must be a multiple of 10"),
-        ("peers settings=rllib", "settings=rllib is not known: choose from cleanrl, zoo."),
+        ("peers settings=rllib", "settings=rllib is not known: choose from cleanrl, zoo, pong."),
         ("peers settings=zoo steps=100", "must be a multiple of 256"),
         ("peers sb3=no-python", "no-python has no stable-baselines3: install the extra"),
     ],
@@ -192,7 +192,7 @@ def test_peers_that_learn_less_are_no_peers(measured, stubs, capsys):
     assert left.value.code == 1 and "did not all learn 10 times" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", peers.SETTINGS)
+@pytest.mark.parametrize("name", ["cleanrl", "zoo"])
 def test_all_programs_are_given_the_same_settings(name):
     of = peers.SETTINGS[name]
     cfg, sb3 = configure(*peers.overrides(500, 2000, of)), peers.arguments_of_sb3(500, of)
@@ -212,6 +212,31 @@ def test_all_programs_are_given_the_same_settings(name):
     assert cfg.exploration.epsilon.steps == one["epsilon_steps"] == 2000 * sb3["exploration_fraction"]
     assert (cfg.n_step, cfg.torso.norm, cfg.head.loss) == (1, None, "huber")
     assert one["seed_env"] == 7
+
+
+def test_a_game_is_the_same_in_both_programs():
+    cfg, sb3 = configure(*peers.overrides(500, 2000, peers.PONG)), peers.arguments_of_sb3(500, peers.PONG)
+    for ours, theirs in [
+        (cfg.env.id, "env"), (cfg.optimizer.lr, "learning_rate"), (cfg.replay.capacity, "buffer_size"),
+        (cfg.replay.batch_size, "batch_size"), (cfg.gamma, "gamma"), (cfg.learning_starts, "learning_starts"),
+        (cfg.train_every, "train_freq"), (cfg.target.period, "target_update_interval"), (cfg.updates, "gradient_steps"),
+    ]:  # fmt: skip
+        assert ours == sb3[theirs]
+    assert (sb3["policy"], sb3["policy_kwargs"], cfg.torso._target_) == (
+        "CnnPolicy",
+        {},
+        "dqn.networks.convs.NatureCNN",
+    )
+    assert (cfg.torso.hidden, cfg.torso.norm, cfg.n_step, cfg.reward_clip) == (512, None, 1, 1)
+    assert (cfg.replay.frame_stack, cfg.env.num_envs, cfg.execution.threads) == (4, 1, 2)
+
+
+def test_peers_that_play_a_game_need_it(stubs, monkeypatch, capsys):
+    monkeypatch.setattr(classic, "has", lambda python, module: module == "stable_baselines3")
+    with pytest.raises(SystemExit) as left:
+        bench.main(["peers", "settings=pong", "sb3=THERE"])
+    assert left.value.code == 2 and "THERE -m pip install ale-py opencv-python" in capsys.readouterr().err
+    assert not stubs[0]
 
 
 def test_a_recipe_that_is_named_brings_its_own_numbers():
