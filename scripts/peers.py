@@ -39,7 +39,7 @@ ZOO: dict[str, Any] = {  # its start of 1,000 is raised to where all three learn
     "start": 1024, "warm": 256, "steps": 48_640, "network": "MLP 256-256 ReLU",
 }  # fmt: skip
 PONG: dict[str, Any] = {  # the zoo's for Atari, but for a memory of 10,000; images pay for threads, a process has none
-    **CLEANRL, "env": "ALE/Pong-v5", "hidden": 512, "lr": 1e-4, "batch_size": 32, "train_every": 4,
+    **CLEANRL, "env": "ALE/Pong-v5", "hidden": [512], "lr": 1e-4, "batch_size": 32, "train_every": 4,
     "target_every": 1000, "epsilon": [1.0, 0.01], "epsilon_fraction": 0.1, "start": 1000, "steps": 600, "threads": 2,
     "network": "NatureCNN on four frames of 84 × 84", "programs": ["sb3"], "conf": "atari",
     "ours": ["reward_clip=1", "replay.frame_stack=4", "replay.frame_padding=zero", "execution.channels_last=true"],
@@ -158,8 +158,8 @@ def compare(options: dict[str, Any], extra: list[str]) -> Report:
     notes = [
         f"{of['env']}, {of['network']}, Adam {of['lr']}, batch {of['batch_size']}, "
         f"{of['updates']} update(s) every {of['train_every']} steps, target copied every {of['target_every']}, memory "
-        f"{of['buffer']:,}, one environment, {of['threads']} thread(s), {options['device']}; +process: "
-        "execution.actor=process, on two cores.",
+        f"{of['buffer']:,}, one environment, {of['threads']} thread(s), {options['device']}."
+        + " +process: execution.actor=process, on two cores." * any("+" in name for name in names),
         f"Median of {options['windows']} windows of {steps:,} env_steps with {due:,} updates, the programs in turn, "
         f"each window a process. Start: imports, wiring, {start + of['warm']:,} env_steps before the window{usual}, "
         "compiling.",
