@@ -8,6 +8,7 @@ torch itself is what takes the time. `why` says in words what was chosen.
 """
 
 from collections.abc import Callable
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -42,7 +43,7 @@ class Compiled:
 
     def capture(self, step: Callable, optimizer: Any = None, small: bool = False) -> Callable:
         if self.device.type == "cpu" and small:
-            return small_step(step)
+            return Lazy(step, partial(_small_or_compiled, step), quiet=True)
         if self.device.type == "cpu":
             return Lazy(step, lambda *args: record(step, optimizer, *args))
         return Lazy(step, lambda *args: Graph(record(step, optimizer, *args), None, self.device))
@@ -89,6 +90,15 @@ class Lazy:
 def small_step(step: Callable) -> Callable:
     """A small step in NumPy, where NumPy can do it."""
     return Lazy(step, lambda *args: record_small(step, *args), quiet=True)
+
+
+def _small_or_compiled(step: Callable, *args: Any) -> Callable:
+    """A small step in NumPy, or, where that is not enough (convolutions, cores), compiled for tensors or arrays."""
+    try:
+        return record_small(step, *args)
+    except ValueError:
+        run = record(step, None, *map(torch.as_tensor, args))
+        return lambda *args: run(*map(torch.as_tensor, args))
 
 
 def auto(device: torch.device, calls: int) -> Eager | Compiled | CUDAGraph:

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -380,6 +381,24 @@ def test_what_a_part_keeps_in_python_is_never_frozen(kind, frozen, small_one, re
         assert torch.equal(torch.as_tensor(step(x)[0]), expected)
     assert torch.equal(before, getattr(Keeps(), kind)(x)[0]) or frozen
     assert any("in Python" in r.message for r in caplog.records) == (frozen and not small_one)
+
+
+def test_a_policy_that_is_too_much_for_numpy_is_compiled():
+    """Convolutions, say: for arrays as for tensors, by the weights of the moment, with the same draws."""
+    layer, generators = torch.nn.Conv2d(1, 3, 3), [torch.Generator().manual_seed(0) for _ in range(2)]
+
+    def policy(generator, obs, state):
+        seen = layer(torch.as_tensor(obs)).mean((2, 3)) + torch.rand(2, 3, generator=generator)
+        return seen.argmax(1), state + seen
+
+    with torch.no_grad():
+        program = engines.Compiled(CPU, 0).capture(partial(policy, generators[0]), small=True)
+        for _ in range(3):
+            obs, state = torch.rand(2, 1, 5, 5), torch.rand(2, 3)
+            torch.testing.assert_close(program(obs.numpy(), state), policy(generators[1], obs, state))
+            layer.weight.mul_(1.5)
+    (ready,) = program.ready.values()
+    assert ready is not program.step
 
 
 @pytest.mark.parametrize("small_one", [False, True])
