@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -66,11 +67,10 @@ class Trainer:
     def run(self) -> None:
         """From where the run stands to `times.steps`, or until `stop` is set; ends with a checkpoint."""
         times = self.times
-        progress = Progress(times.steps, self.env_steps)
         self.meter.begin(self.env_steps, self.updates)
         if not self.points:
             self.synchronise()
-        try:
+        with closing(Progress(times.steps, self.env_steps)) as progress:
             self.evaluate_when_due()  # what a signal interrupted
             while self.env_steps < times.steps and not self.stop:
                 before = self.env_steps
@@ -88,8 +88,6 @@ class Trainer:
                 if due:
                     self.checkpoint()
                 progress.update(self.env_steps, self.meter.recent)
-        finally:
-            progress.close()
         self.checkpoint()
 
     @property
@@ -134,9 +132,11 @@ class Trainer:
         )
 
     def evaluate_when_due(self) -> None:
-        """At every multiple of `evaluate_every`, unless it was done; the last step's is the closing one."""
-        if crossed(self.evaluated, self.env_steps, self.times.evaluate_every) and self.env_steps < self.times.steps:
-            self.write_evaluation()
+        """At every multiple of `evaluate_every`, unless it was done; the last step's is the verb's."""
+        if crossed(self.evaluated, self.env_steps, self.times.evaluate_every):
+            if self.env_steps < self.times.steps:
+                self.write_evaluation()
+            self.evaluated = self.evaluated if self.stop else self.env_steps
 
     def write_evaluation(self, episodes: int | None = None) -> dict[str, Any]:
         """Evaluate (over the usual number of episodes unless told) and log it; the whole result is returned."""
@@ -145,7 +145,6 @@ class Trainer:
         if not self.stop:  # it is whole
             known = {f"qstar/{k}": v for k, v in result.get("known_q", {}).items() if k.endswith("_error")}
             self.logger.scalars({"evaluation/return": result["mean"], **known}, self.env_steps)
-            self.evaluated = self.env_steps
         return result
 
     def write_log(self) -> None:

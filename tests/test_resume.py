@@ -454,8 +454,9 @@ def test_b13_a_signal_to_the_whole_terminal_leaves_workers_for_the_checkpoint(tm
     assert "Traceback" not in (directory / "train.log").read_text()
 
 
-def test_a_run_lies_and_is_resumed_wherever_its_path_leads(tmp_path):
-    directory = tmp_path / "ünï 日本" / "a=b,c(d)" / "it's [1] {x} #2 ~$"
+@pytest.mark.parametrize("name", ["ünï 日本", "a=b,c(d)", "it's [1] {x} #2 ~$"])
+def test_a_run_lies_and_is_resumed_wherever_its_path_leads(tmp_path, name):
+    directory = tmp_path / name
     escaped = str(directory).replace("'", "\\'")
     run_to_end(None, "steps=30", f"run.dir='{escaped}'", "tracking.final_episodes=1")
     run_to_end(None, f"resume={directory}", "steps=60")
@@ -514,6 +515,21 @@ def test_an_evaluation_that_a_signal_interrupted_is_made_by_the_resume(tmp_path)
     again.run()
     again.logger.close()
     assert (again.env_steps, evaluations()) == (60, [20, 40])
+
+
+def test_a_longer_budget_does_not_repeat_the_closing_evaluation(tmp_path):
+    given = [*world("test/OneState-v0"), "tracking.evaluate_every=20"]
+    make(tmp_path / "run", *given, "steps=40").run()
+    again = make(tmp_path / "run", *given, "steps=60", resume=True)
+    evaluate, evaluated = again.evaluate, []
+
+    def noted(episodes, stop):
+        evaluated.append(again.env_steps)
+        return evaluate(episodes, stop=stop)
+
+    again.evaluate = noted
+    again.run()
+    assert (again.env_steps, evaluated) == (60, [])  # at 40 the verb did, as it will at 60
 
 
 def test_two_processes_do_not_share_a_directory(tmp_path):
