@@ -71,7 +71,7 @@ def stable_baselines3(
             return True
 
     arguments = peers.arguments_of_sb3(start, of)
-    if arguments["policy"] == "CnnPolicy":
+    if of["conf"] == "atari":
         arguments["env"] = game(of["env"], seed)
     model = stable_baselines3.DQN(**arguments, seed=seed, device=device)
     window = Begin()

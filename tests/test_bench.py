@@ -192,7 +192,7 @@ def test_peers_that_learn_less_are_no_peers(measured, stubs, capsys):
     assert left.value.code == 1 and "did not all learn 10 times" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["cleanrl", "zoo"])
+@pytest.mark.parametrize("name", peers.SETTINGS)
 def test_all_programs_are_given_the_same_settings(name):
     of = peers.SETTINGS[name]
     cfg, sb3 = configure(*peers.overrides(500, 2000, of)), peers.arguments_of_sb3(500, of)
@@ -208,27 +208,23 @@ def test_all_programs_are_given_the_same_settings(name):
         (cfg.exploration.epsilon.end, "exploration_final_eps", "epsilon_end"),
     ]:  # fmt: skip
         assert ours == sb3[theirs] == one[file]
-    assert tuple(cfg.torso.hidden) == tuple(sb3["policy_kwargs"]["net_arch"]) == one["hidden"] == tuple(of["hidden"])
     assert cfg.exploration.epsilon.steps == one["epsilon_steps"] == 2000 * sb3["exploration_fraction"]
     assert (cfg.n_step, cfg.torso.norm, cfg.head.loss) == (1, None, "huber")
-    assert one["seed_env"] == 7
+    assert (cfg.execution.threads, one["seed_env"]) == (of["threads"], 7)
+
+
+@pytest.mark.parametrize("of", [peers.CLEANRL, peers.ZOO])
+def test_all_programs_are_given_the_same_network(of):
+    cfg, sb3 = configure(*peers.overrides(500, 2000, of)), peers.arguments_of_sb3(500, of)
+    theirs, one = sb3["policy_kwargs"]["net_arch"], peers.settings_of_one_file(500, 2000, 7, of)
+    assert tuple(cfg.torso.hidden) == tuple(theirs) == one["hidden"] == tuple(of["hidden"])
 
 
 def test_a_game_is_the_same_in_both_programs():
     cfg, sb3 = configure(*peers.overrides(500, 2000, peers.PONG)), peers.arguments_of_sb3(500, peers.PONG)
-    for ours, theirs in [
-        (cfg.env.id, "env"), (cfg.optimizer.lr, "learning_rate"), (cfg.replay.capacity, "buffer_size"),
-        (cfg.replay.batch_size, "batch_size"), (cfg.gamma, "gamma"), (cfg.learning_starts, "learning_starts"),
-        (cfg.train_every, "train_freq"), (cfg.target.period, "target_update_interval"), (cfg.updates, "gradient_steps"),
-    ]:  # fmt: skip
-        assert ours == sb3[theirs]
-    assert (sb3["policy"], sb3["policy_kwargs"], cfg.torso._target_) == (
-        "CnnPolicy",
-        {},
-        "dqn.networks.convs.NatureCNN",
-    )
-    assert (cfg.torso.hidden, cfg.torso.norm, cfg.n_step, cfg.reward_clip) == (512, None, 1, 1)
-    assert (cfg.replay.frame_stack, cfg.env.num_envs, cfg.execution.threads) == (4, 1, 2)
+    assert (sb3["policy"], sb3["policy_kwargs"]) == ("CnnPolicy", {})
+    assert (cfg.torso._target_, cfg.torso.hidden) == ("dqn.networks.convs.NatureCNN", 512)
+    assert (cfg.reward_clip, cfg.replay.frame_stack, cfg.execution.threads) == (1, 4, 2)
 
 
 def test_peers_that_play_a_game_need_it(stubs, monkeypatch, capsys):
