@@ -15,7 +15,6 @@ from torch import Tensor
 from dqn.learning.learner import STATS
 from dqn.ops.clock import Times, crossed
 from dqn.tracking.checkpoint import Checkpoints, Snapshot, pack, save_batch, unpack
-from dqn.tracking.episodes import Episodes
 from dqn.tracking.logger import Logger, Progress
 from dqn.tracking.meter import Meter
 from dqn.tracking.seeding import stream
@@ -23,7 +22,7 @@ from dqn.tracking.watch import Watch
 from dqn.types import Rows, RunError
 
 log = logging.getLogger("dqn")
-COUNTERS = ("env_steps", "updates", "points", "evaluated", "largest_reward")  # kept in a checkpoint
+COUNTERS = ("env_steps", "updates", "points", "evaluated")  # kept in a checkpoint
 
 
 @dataclass
@@ -51,12 +50,11 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.env_steps = self.updates = self.points = self.evaluated = 0
-        self.largest_reward = float(self.memory.ring.reward.nan_to_num().abs().max())  # of what was recorded
         self.ready = self.stop = False
         self.watch = Watch(self.learner, self.gamma)
         self.saved_at, self.batch = -1, {}
-        self.episodes = Episodes(self.collector.num_envs)
-        self.meter = Meter(STATS, self.learner.parameters[0].device)
+        recorded = float(self.memory.ring.reward.nan_to_num().abs().max())
+        self.meter = Meter(STATS, self.learner.parameters[0].device, self.collector.num_envs, recorded)
         self.checkpoints = Checkpoints(self.directory / "checkpoints")
         self.saved_rows = torch.zeros_like(self.memory.ring.written)
         self.parts = {
@@ -97,8 +95,7 @@ class Trainer:
 
     def store(self, rows: Rows) -> None:
         with self.meter.timed("store"):
-            self.meter.note_episodes(self.episodes.extend(rows))
-            self.largest_reward = max(self.largest_reward, float(abs(rows.reward).max()))
+            self.meter.note_rows(rows)
             self.memory.ring.extend(rows)
 
     def learn(self, updates: int) -> None:
@@ -160,7 +157,7 @@ class Trainer:
             if not np.isfinite(numbers.get("learner/loss", 0.0)):
                 self.diverged()
             if "learner/q_max" in numbers:
-                self.watch(numbers["learner/q_max"], min(self.largest_reward, self.memory.clip))
+                self.watch(numbers["learner/q_max"], min(self.meter.largest_reward, self.memory.clip))
 
     # Resume: the state of time itself, and the two ways into it.
 
@@ -168,7 +165,7 @@ class Trainer:
         """Cut the running episodes and begin every environment anew from (seed, number of this point)."""
         rows = self.collector.begin(stream(self.seed, "env", self.points))
         self.points += 1
-        self.episodes.begin()
+        self.meter.begin_episodes()
         if rows is not None:
             self.memory.ring.cut()
             self.memory.ring.extend(rows)
@@ -200,12 +197,12 @@ class Trainer:
         yield f"counters: {self.env_steps:,} env_steps, {self.updates:,} updates"
 
     def state(self) -> dict[str, Tensor]:
-        episodes = {k: torch.from_numpy(getattr(self.episodes, k)) for k in ("returns", "lengths")}
-        return {**episodes, "torch": torch.get_rng_state()}  # for parts that draw from torch's own stream
+        luck = torch.get_rng_state()  # for parts that draw from torch's own stream
+        return {**self.meter.episodes.state(), "torch": luck}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Bring the environments back: begin the last point again and replay the actions since."""
-        self.episodes.returns, self.episodes.lengths = state["returns"].numpy(), state["lengths"].numpy()
+        self.meter.episodes.load(state)
         torch.set_rng_state(state["torch"])
         if not self.collector.replay(stream(self.seed, "env", self.points - 1)):
             log.warning("The environment is not deterministic given a seed: this resume begins new episodes.")

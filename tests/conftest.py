@@ -13,6 +13,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 sys.path.insert(0, str(Path(__file__).parent))
+import pretend
 import worlds  # noqa: F401  (registers the worlds)
 
 from dqn import build
@@ -96,9 +97,20 @@ def small(wired, tmp_path):
     return make
 
 
-def pytest_collection_modifyitems(items):
-    if not torch.cuda.is_available():
-        skip = pytest.mark.skip(reason="needs a CUDA device")
-        for item in items:
-            if "gpu" in item.keywords:
-                item.add_marker(skip)
+@pytest.fixture(autouse=True)
+def gpu(request):
+    """Where there is no GPU for the tests of one, one is pretended."""
+    if request.node.get_closest_marker("gpu") is None or torch.cuda.is_available():
+        yield
+    else:
+        with pretend.gpu(request.getfixturevalue("monkeypatch")):
+            yield
+
+
+def some(names, few):
+    """Parameters of a test of a GPU: where one is pretended, which is slow, all but a few of them are slow tests."""
+    slow = [] if torch.cuda.is_available() else [pytest.mark.slow]
+    return [pytest.param(name, marks=[] if name in few else slow) for name in names]
+
+
+FEW = ["dqn", "drqn", "pqn", "rainbow", "tabular"]  # recipes that have little in common

@@ -45,7 +45,7 @@ def test_the_dataset_is_what_the_run_kept(wired, played):
 
 def test_the_largest_reward_is_that_of_the_data(wired, played):
     """Or every run would be said to overestimate."""
-    assert wired(*OFFLINE, f"replay.path={played.directory}").trainer.largest_reward == 1.0
+    assert wired(*OFFLINE, f"replay.path={played.directory}").trainer.meter.largest_reward == 1.0
 
 
 @pytest.mark.parametrize("n_step", [1, 10, 1000])

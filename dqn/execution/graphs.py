@@ -1,16 +1,21 @@
 """The whole step as one CUDA graph."""
 
 import logging
-from collections.abc import Callable
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from dqn.execution.recording import count_on_device
+from dqn.execution.recording import count_on_device, in_tensors
 
 log = logging.getLogger("dqn")
+INSIDE = (__file__, warnings.__file__, str(Path(torch.__file__).parent))  # frames that tell nobody anything
 WARM_UP = 3  # calls as written before the capture, as torch's notes on CUDA graphs advise
 
 
@@ -40,16 +45,19 @@ class Graph:
         if self.calls > WARM_UP:
             return self.step(*args)
         self.stream.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(self.stream), self.drawn:
+        with torch.cuda.stream(self.stream), self.drawn, in_tensors(), waits() as found:
             result = self.step(*args)
         torch.cuda.current_stream(self.device).wait_stream(self.stream)
+        if found and self.calls == WARM_UP:  # a capture would break off there, and its generators not recover
+            self.calls += 1
+            give_up(RuntimeError(f"{found[0]} waits for the GPU"))
         return result
 
     def _capture(self, *args: Tensor) -> Any:
         graph, self.args = torch.cuda.CUDAGraph(), [x.clone() for x in args]
         for generator in self.drawn.generators:
             graph.register_generator_state(generator)
-        with torch.cuda.graph(graph, stream=self.stream):
+        with torch.cuda.graph(graph, stream=self.stream), in_tensors():
             self.result = self.step(*self.args)
         self.graph = graph
         graph.replay()
@@ -67,6 +75,29 @@ class Drawn(TorchFunctionMode):
         if kwargs and kwargs.get("generator") is not None:
             self.generators.add(kwargs["generator"])
         return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def waits() -> Iterator[list[str]]:
+    """The places in the code where the host waits for the GPU meanwhile."""
+    found: list[str] = []
+    mode, usual = torch.cuda.get_sync_debug_mode(), warnings.showwarning
+
+    def show(message: Any, *rest: Any) -> None:
+        if "a synchronizing CUDA operation" not in str(message):
+            return usual(message, *rest)
+        frames = [f for f in traceback.extract_stack()[:-1] if not f.filename.startswith(INSIDE)]
+        return found.append(f"{frames[-1].filename}:{frames[-1].lineno}" if frames else str(message))
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", "called a synchronizing")
+        warnings.filterwarnings("ignore", "Synchronization debug mode")
+        warnings.showwarning = show
+        torch.cuda.set_sync_debug_mode(max(mode, 1))
+        try:
+            yield found
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
 
 
 def give_up(error: Exception) -> None:

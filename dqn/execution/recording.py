@@ -102,26 +102,39 @@ def count_on_device(optimizer: torch.optim.Optimizer | None) -> None:
         group["lr"] = torch.as_tensor(group["lr"], device=device)
         if "capturable" in group:
             group["capturable"] = True
+        if "foreach" in group and not group.get("fused"):  # else plain SGD reads its lr
+            group["foreach"] = True
         for state in (optimizer.state[p] for p in group["params"]):
             if isinstance(state.get("step"), Tensor):
                 state["step"] = state["step"].to(device)
 
 
 @contextmanager
+def in_tensors() -> Iterator[None]:
+    """Let optimizers work in tensors alone, as torch.compile does: else some refuse to count in them on a CPU, and some
+    read their lr."""
+    asked = torch.compiler.is_compiling
+    torch.compiler.is_compiling = lambda: True
+    try:
+        yield
+    finally:
+        torch.compiler.is_compiling = asked
+
+
+@contextmanager
 def _recordable(optimizer: torch.optim.Optimizer | None) -> Iterator[None]:
     """Let the optimizer work in tensors alone: its lr a tensor from now on, its steps counted on the device."""
     groups = optimizer.param_groups if optimizer is not None else []
-    before, asked = [dict(group) for group in groups], torch.compiler.is_compiling
+    before = [dict(group) for group in groups]
     count_on_device(optimizer)
     for group in groups:
         group.update({k: v for k, v in {"foreach": True, "fused": False}.items() if k in group})
-    torch.compiler.is_compiling = lambda: True  # else optimizers refuse to count in tensors on a CPU
     try:
-        yield
+        with in_tensors():
+            yield
         for group, old in zip(groups, before, strict=True):
             old["lr"] = group["lr"]
     finally:
-        torch.compiler.is_compiling = asked
         for group, old in zip(groups, before, strict=True):
             group.update(old)
 

@@ -171,7 +171,8 @@ class Ring:
             final = newest(self._block(rows.final_obs), self.obs)
             here["obs"][after, env] = self.xp.where(splits.reshape(shape), final, block["obs"][1:])
             for field in self.fields[1:]:
-                here[field][after, env] = field == "reset"
+                blank = self.xp.ones_like if field == "reset" else self.xp.zeros_like  # no number that would travel
+                here[field][after, env] = blank(block[field])
         here["obs"][slot, env] = block["obs"][:-1]
         for field in self.fields[1:]:
             here[field][slot, env] = block[field]

@@ -2,15 +2,24 @@
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dqn.types import Rows
 
+FIELDS = ("reward", "terminated", "truncated", "reset")
+MOST = 1 << 22  # decisions that wait on a device, 16 bytes each
+
 
 class Episodes:
-    """Adds up rewards and decisions of each environment; reset rows count for nothing."""
+    """Adds up rewards and decisions of each environment; reset rows count for nothing.
+
+    Both verbs give (return, length) of every episode that has ended, in the order in which they ended, and the largest
+    |reward|. Nothing is asked of a device for that: its rows wait there until they are read.
+    """
 
     def __init__(self, num_envs: int):
         self.num_envs = num_envs
+        self.waiting: list[Tensor] = []  # [4, K, E] of each block
         self.begin()
 
     def begin(self) -> None:
@@ -18,10 +27,24 @@ class Episodes:
         self.returns = np.zeros(self.num_envs)
         self.lengths = np.zeros(self.num_envs, np.int64)
 
-    def extend(self, rows: Rows) -> list[tuple[float, int]]:
-        """(return, length) of every episode that ends in the block, in the order in which they end."""
-        fields = (rows.reward, rows.terminated, rows.truncated, rows.reset)
-        rewards, terminated, truncated, reset = (x.numpy(force=True) if torch.is_tensor(x) else x for x in fields)
+    def extend(self, rows: Rows) -> tuple[list[tuple[float, int]], float]:
+        """Count a block of rows."""
+        fields = [getattr(rows, name) for name in FIELDS]
+        if not torch.is_tensor(rows.reward):
+            return self._count(*fields)
+        self.waiting.append(torch.stack([x.to(rows.reward.dtype) for x in fields]))
+        enough = rows.reward.device.type == "cpu" or sum(x[0].numel() for x in self.waiting) > MOST
+        return self.read() if enough else ([], 0.0)
+
+    def read(self) -> tuple[list[tuple[float, int]], float]:
+        """Count what waits on a device."""
+        if not self.waiting:
+            return [], 0.0
+        rewards, *flags = torch.cat(self.waiting, 1).numpy(force=True)
+        self.waiting.clear()
+        return self._count(rewards, *(x.astype(bool) for x in flags))
+
+    def _count(self, rewards: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, reset: np.ndarray):
         done, decided = terminated | truncated, ~reset
         finished, begin = [], 0
         for t, e in zip(*done.nonzero(), strict=True):
@@ -33,4 +56,10 @@ class Episodes:
             self.returns[e], self.lengths[e] = 0.0, 0
         self.returns += rewards[begin:].sum(0, dtype=np.float64)
         self.lengths += decided[begin:].sum(0)
-        return finished
+        return finished, float(abs(rewards).max())
+
+    def state(self) -> dict[str, Tensor]:
+        return {"returns": torch.from_numpy(self.returns), "lengths": torch.from_numpy(self.lengths)}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        self.returns, self.lengths = state["returns"].numpy(), state["lengths"].numpy()

@@ -10,14 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dqn.tracking.episodes import Episodes
 from dqn.tracking.logger import STAGES, memory_gb, trim_memory
+from dqn.types import Rows
 
 
 class Meter:
-    """Seconds by stage, finished episodes, and the sum of the learner's statistics `names`, kept on their device."""
+    """Seconds by stage, episodes that have ended, the largest |reward|, and the sum of the learner's statistics
+    `names`, kept on their device."""
 
-    def __init__(self, names: Sequence[str], device: torch.device):
-        self.names = names
+    def __init__(self, names: Sequence[str], device: torch.device, num_envs: int = 1, largest_reward: float = 0.0):
+        self.names, self.largest_reward = names, largest_reward
+        self.episodes = Episodes(num_envs)
         self.seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
         self.recent: deque[float] = deque(maxlen=100)  # returns of the last episodes, for the progress line
         self.finished: list[tuple[float, int]] = []  # (return, length) since the last reading
@@ -37,17 +41,30 @@ class Meter:
         return self.before + perf_counter() - self.started
 
     def spent(self) -> dict[str, Any]:
-        """What a checkpoint keeps: the seconds by stage, and all of them."""
-        return {"seconds": self.seconds, "spent": self.elapsed}
+        """What a checkpoint keeps: the seconds by stage, all of them, and the largest |reward|."""
+        self._note(self.episodes.read())
+        return {"seconds": self.seconds, "spent": self.elapsed, "largest_reward": self.largest_reward}
 
     def go_on(self, counters: dict[str, Any]) -> None:
         """Count on from a checkpoint."""
         self.seconds.update(counters["seconds"])
         self.before = counters.get("spent", sum(self.seconds.values()))
+        self.largest_reward = counters["largest_reward"]
 
-    def note_episodes(self, finished: list[tuple[float, int]]) -> None:
+    def note_rows(self, rows: Rows) -> None:
+        """A block of what happened; where it lies on a device it waits there."""
+        self._note(self.episodes.extend(rows))
+
+    def begin_episodes(self) -> None:
+        """The environments were reset from outside."""
+        self._note(self.episodes.read())
+        self.episodes.begin()
+
+    def _note(self, found: tuple[list[tuple[float, int]], float]) -> None:
+        finished, largest = found
         self.finished += finished
         self.recent.extend(score for score, _ in finished)
+        self.largest_reward = max(self.largest_reward, largest)
 
     def note_update(self, stats: Tensor) -> None:
         self.sums += stats
@@ -59,6 +76,7 @@ class Meter:
 
     def read(self, env_steps: int, updates: int) -> dict[str, float]:
         """The numbers since the last reading, by tag; reading begins a new interval. The only read of a device."""
+        self._note(self.episodes.read())
         then, steps_then, updates_then, seconds = self.since
         elapsed = max(perf_counter() - then, 1e-9)
         numbers = {

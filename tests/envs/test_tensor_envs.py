@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import configure
+from conftest import configure, some
 
 from dqn import parts
 from dqn.cli import CONF
@@ -107,15 +107,49 @@ def test_interrupted_is_never_interrupted(counting, recorded, core, recorded_onl
     assert whole.updates > 20
 
 
+def trained(wired, world, *overrides):
+    images = len(parts.environments(configure(f"env={world}")).spec.obs_shape) == 3
+    trainer = wired(f"env={world}", "env.num_envs=2", "steps=60", "learning_starts=20", "optimizer=sgd",
+                    "optimizer.lr=0.01", "tuned.batch_size=4", "replay.capacity=100",
+                    *(["torso=minatar_cnn"] if images else ["torso.hidden=[8]"]), *overrides).trainer  # fmt: skip
+    trainer.run()
+    return {name: x.cpu() for name, x in trainer.learner.state().items()}
+
+
 @pytest.mark.parametrize("world", WORLDS)
 def test_every_world_trains_recorded_as_written(world, wired, recorded_only):
-    images = len(parts.environments(configure(f"env={world}")).spec.obs_shape) == 3
-    states = []
-    for engine in ("eager", "compile"):
-        trainer = wired(f"env={world}", "env.num_envs=2", "steps=60", "learning_starts=20", f"execution={engine}",
-                        "optimizer=sgd", "optimizer.lr=0.01", "tuned.batch_size=4", "replay.capacity=100",
-                        *(["torso=minatar_cnn"] if images else ["torso.hidden=[8]"])).trainer  # fmt: skip
-        trainer.run()
-        states.append(trainer.learner.state())
-    for name, tensor in states[0].items():
-        torch.testing.assert_close(tensor, states[1][name], rtol=0, atol=1e-6, msg=name)
+    mine, theirs = (trained(wired, world, f"execution={engine}") for engine in ("eager", "compile"))
+    torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("world", some(WORLDS, ["tensor_cartpole", "tensor_breakout"]))
+def test_every_world_trains_captured_as_written(world, wired, caplog):
+    mine, theirs = (trained(wired, world, f"execution={e}", "device=cuda") for e in ("eager", "cudagraph"))
+    torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-5)
+    assert [r.message for r in caplog.records if "as written" in r.message] == []
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("recipe", ["dqn", "pqn"])
+@pytest.mark.parametrize("execution", ["eager", "cudagraph"])
+def test_nothing_leaves_the_gpu_between_two_lines_of_the_log(wired, recipe, execution, monkeypatch):
+    small = ["passes.minibatches=4"] if recipe == "pqn" else ["learning_starts=20", "train_every=20"]
+    trainer = wired(f"algorithm={recipe}", "env=tensor_cartpole", "device=cuda", f"execution={execution}", "steps=800",
+                    "env.num_envs=4", "torso.hidden=[8]", *small).trainer  # fmt: skip
+    whole = trainer.times
+    trainer.times = replace(whole, steps=400)
+    trainer.run()
+    trainer.times = whole
+    before, ended = trainer.updates, len(trainer.meter.recent)
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "write_log", lambda: None)
+        patch.setattr(trainer, "checkpoint", lambda: None)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            trainer.run()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert trainer.updates > before and len(trainer.meter.recent) == ended
+    trainer.write_log()
+    assert len(trainer.meter.recent) > ended

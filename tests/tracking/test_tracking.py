@@ -35,7 +35,7 @@ def test_a23_fixed_three_step_episodes_report_three(wired, mode, num_envs):
     meter = run.trainer.meter
     assert len(meter.recent) >= 60
     assert set(meter.recent) == {6.0}  # 1 + 2 + 3
-    assert run.trainer.episodes.lengths.max() <= 3
+    assert run.trainer.meter.episodes.lengths.max() <= 3
 
 
 def test_episodes_end_in_order_within_a_block():
@@ -43,7 +43,7 @@ def test_episodes_end_in_order_within_a_block():
 
     done = np.array([[0, 1], [1, 0], [0, 1]], bool)
     no, ones = np.zeros((3, 2), bool), np.ones((3, 2), np.float32)
-    assert Episodes(2).extend(Rows(None, None, ones, done, no, no)) == [(1.0, 1), (2.0, 2), (2.0, 2)]
+    assert Episodes(2).extend(Rows(None, None, ones, done, no, no)) == ([(1.0, 1), (2.0, 2), (2.0, 2)], 1.0)
 
 
 class Still:

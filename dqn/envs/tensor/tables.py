@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 
 class Tables:
@@ -18,6 +19,6 @@ class Tables:
         if device in self.copies:
             return self.copies[device]
         copy = {name: table.to(device) for name, table in self.copies[torch.device("cpu")].items()}
-        if all(type(table) is Tensor for table in copy.values()):  # not the stand-ins of a recording
+        if not any(isinstance(table, FakeTensor) for table in copy.values()):  # the stand-ins of a recording
             self.copies[device] = copy
         return copy
