@@ -77,11 +77,14 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
 
 
 def _update(memory: Memory, learner: Learner, engine: Any, device: torch.device) -> Callable:
-    """Sampling, learning and reporting, captured as one; where the memory lies elsewhere, the learning alone."""
+    """Sampling, learning and reporting, captured as one; where the memory lies elsewhere, the learning alone. On a
+    GPU the writing of rows is captured, too."""
 
     def capture(step: Callable) -> Callable:
         return engine.capture(step, learner.optimizer) if learner.passes is None else step
 
+    if memory.ring.device.type == "cuda":
+        memory.ring.write = engine.capture(memory.ring.write)
     if learner.passes is not None:  # one gradient step is the program: all of them in one would be a very long one
         learner.descend_rows = engine.capture(learner.descend_rows, learner.optimizer)
     if memory.ring.device.type == device.type:

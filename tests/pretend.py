@@ -157,6 +157,10 @@ def operate(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         else:
             wait("a copy to the host")
             return func(args[0], args[1].its, *args[2:])
+    if func is aten._foreach_copy_.default:  # of two devices: one at a time
+        for mine, theirs in zip(*args[:2], strict=True):
+            operate(aten.copy_.default, (mine, theirs), {})
+        return None
     check(func, args, kwargs)
     kwargs = {k: v for k, v in kwargs.items() if k != "device"}
     out = perform(func, tree_map(bare, args), tree_map(bare, kwargs))

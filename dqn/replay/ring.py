@@ -150,37 +150,41 @@ class Ring:
 
     def extend(self, rows: Rows) -> None:
         """Write a block of K ticks and what is seen now (`rows.obs[K]`); K may be at most half the ring."""
-        block = {f: self._block(getattr(rows, f)) for f in self.fields}  # [K, E], obs [K+1, E, ...]
-        given, block["obs"] = block["obs"], newest(block["obs"], self.obs)
-        here, written, env = self.here, self.here["written"], self.here["env"]
-        ticks = len(block["action"])
-        most = ticks if rows.splits is None else 2 * ticks
-        if most >= self.rows:
+        ticks, ends = len(rows.action), [] if rows.splits is None else [rows.splits, rows.final_obs]
+        if ticks * (2 if ends else 1) >= self.rows:
             raise ValueError(f"a block of {ticks} ticks does not fit a ring of {self.rows} rows: raise replay.capacity")
-        before, arange = written + 0, self.counted(most)
-        if rows.splits is None:
+        (slot,) = self.write(*map(self._block, (*(getattr(rows, f) for f in self.fields), *ends)))
+        if self.before and self.fresh:
+            at = torch.as_tensor(slot * self.num_envs + self.here["env"])
+            prove(self.look(at), self._block(rows.obs)[:-1], self.before + 1, self.padding)
+        self.fresh = False
+
+    def write(self, *given: Any) -> tuple[Any]:
+        """What `extend` does with a block's fields [K, E] (obs [K+1, E, ...]), and where episodes end so that a row
+        stands between, with `splits` and `final_obs`; an engine may capture it. Gives the slots [K, E]."""
+        block, ends = dict(zip(self.fields, given, strict=False)), given[len(self.fields) :]
+        block["obs"] = newest(block["obs"], self.obs)
+        here, written, env, ticks = self.here, self.here["written"], self.here["env"], len(block["action"])
+        before, arange = written + 0, self.counted(2 * ticks if ends else ticks)
+        if not ends:
             slot = (before + arange) % self.rows
             written += ticks
         else:  # the episode's last observation takes a row of its own behind the decision that ended it
-            splits = self._block(rows.splits)
+            splits, final = ends[0], newest(ends[1], self.obs)
             taken = 1 + splits * 1
             slot = (before + taken.cumsum(0) - taken) % self.rows
             written += taken.sum(0)
             after = (slot + 1) % self.rows  # where nothing ended the next tick's row lies there, and is written below
             shape = (*splits.shape, *[1] * (block["obs"].ndim - 2))
-            final = newest(self._block(rows.final_obs), self.obs)
             here["obs"][after, env] = self.xp.where(splits.reshape(shape), final, block["obs"][1:])
-            for field in self.fields[1:]:
-                blank = self.xp.ones_like if field == "reset" else self.xp.zeros_like  # no number that would travel
-                here[field][after, env] = blank(block[field])
+            for field in self.fields[1:]:  # made there: a number would travel
+                here[field][after, env] = (self.xp.ones_like if field == "reset" else self.xp.zeros_like)(block[field])
         here["obs"][slot, env] = block["obs"][:-1]
         for field in self.fields[1:]:
             here[field][slot, env] = block[field]
         here["obs"][written % self.rows, env] = block["obs"][-1]
-        if self.before and self.fresh:
-            prove(self.look(torch.as_tensor(slot * self.num_envs + env)), given[:-1], self.before + 1, self.padding)
-        self.fresh = False
         self._register(before, arange)
+        return (slot,)
 
     def look(self, at: Tensor) -> Tensor:
         """Observations of rows by their places [...] in [R · E], stacks made whole: [..., *obs_shape]."""

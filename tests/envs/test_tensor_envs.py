@@ -153,3 +153,6 @@ def test_nothing_leaves_the_gpu_between_two_lines_of_the_log(wired, recipe, exec
     assert trainer.updates > before and len(trainer.meter.recent) == ended
     trainer.write_log()
     assert len(trainer.meter.recent) > ended
+    if execution == "cudagraph":  # acting and stepping, and the writing of what came of it
+        for step in (trainer.collector.tick, trainer.memory.ring.write):
+            assert any(found.graph is not None for found in step.ready.values())
