@@ -1,6 +1,7 @@
 """Prioritised replay: what surprised is drawn more often, and weighted down for it."""
 
 from collections.abc import Callable
+from math import inf
 
 import torch
 from torch import Tensor
@@ -54,7 +55,10 @@ class Prioritized(Sampler):
         self.added = torch.zeros_like(ring.added)  # starts already in the tree, as the ring counts them
         self.oldest = torch.zeros_like(ring.added)  # row number of the oldest start in the tree
         self.strata = torch.arange(self.batch_size, dtype=torch.float64, device=device)
-        self.tracked = ring.seen({"added": self.added, "oldest": self.oldest, "largest": self.largest})
+        self.evicted = torch.zeros_like(ring.added)  # starts that are out of the tree, as the ring counts them
+        self.followed = -inf  # ring.moved when it was brought up to it
+        tracked = ("added", "oldest", "evicted", "largest")
+        self.tracked = ring.seen({name: getattr(self, name) for name in tracked})
 
     def ready(self, ring: Ring) -> bool:
         self._follow(ring)
@@ -72,16 +76,33 @@ class Prioritized(Sampler):
         last, oldest = starts[(added - 1) % ring.rows, env], starts[evicted % ring.rows, env]
         oldest = xp.where(added > evicted, oldest, xp.where(added > 0, last + 1, 0))
         gone = xp.maximum(tracked["oldest"], oldest - ring.rows)  # further back lie the same slots again
-        news, olds = xp.stack([(added - first).max(), (oldest - gone).max()]).tolist()
-        if not news and not olds:
-            return
-        row = gone + ring.counted(olds)  # [M, E]
-        self.tree.set((row % ring.rows * ring.num_envs + env)[row < oldest], 0.0)
-        number = first + ring.counted(news)  # [M, E] in the FIFO; a newer start may lie where one is gone
-        new = (starts[number % ring.rows, env] % ring.rows * ring.num_envs + env)[number < added]
-        self.tree.set(new, tracked["largest"])
-        tracked["added"][:] = added
-        tracked["oldest"][:] = oldest
+        since, self.followed = ring.moved - self.followed, ring.moved
+        if xp is torch and since <= ring.rows - ring.kept:  # what was evicted since is still in the FIFO
+            self._follow_unasked(ring, first, int(since))
+        else:
+            news, olds = xp.stack([(added - first).max(), (oldest - gone).max()]).tolist()
+            if not news and not olds:
+                return
+            row = gone + ring.counted(olds)  # [M, E]
+            self.tree.set((row % ring.rows * ring.num_envs + env)[row < oldest], 0.0)
+            number = first + ring.counted(news)  # [M, E] in the FIFO; a newer start may lie where one is gone
+            new = (starts[number % ring.rows, env] % ring.rows * ring.num_envs + env)[number < added]
+            self.tree.set(new, tracked["largest"])
+        for name, reached in (("added", added), ("oldest", oldest), ("evicted", evicted)):
+            tracked[name][:] = reached
+
+    def _follow_unasked(self, ring: Ring, first: Tensor, most: int) -> None:
+        """The same behind at most `most` rows without asking a device how many starts came and went: for those that
+        did not, zeros are written to the slot of what is seen now, where no start can be."""
+        starts, added, env = ring.starts, ring.added, ring.env
+
+        def leaf(number: Tensor, there: Tensor) -> Tensor:
+            slot = torch.where(there, starts[number % ring.rows, env], ring.written) % ring.rows
+            return (slot * ring.num_envs + env).flatten()
+
+        old, new = self.evicted + ring.counted(most), first + ring.counted(most)
+        self.tree.set(leaf(old, old < ring.evicted), torch.zeros_like(old, dtype=torch.float64).flatten())
+        self.tree.set(leaf(new, new < added), torch.where(new < added, self.largest, 0.0).flatten())
 
     def sample(self, ring: Ring, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         draw = torch.rand(self.batch_size, dtype=torch.float64, device=ring.device, generator=generator)
@@ -108,6 +129,7 @@ class Prioritized(Sampler):
         self.tree.load(state["priorities"])
         for name, tensor in self._numbers().items():
             tensor.copy_(state[name])
+        self.followed = -inf
 
     def _numbers(self) -> dict[str, Tensor]:
         return {name: getattr(self, name) for name in ("largest", "exponent", "added", "oldest")}

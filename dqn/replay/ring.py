@@ -90,7 +90,7 @@ class Ring:
         self.evicted = torch.zeros_like(self.written)  # starts that were overwritten since
         self.env = torch.arange(num_envs, device=device)
         self.back = torch.arange(frame_stack, device=device) if self.before else None
-        self.fresh = True  # nothing has come yet
+        self.fresh, self.moved = True, 0  # nothing has come yet; rows that may have come, as the host knows it
         self.xp: Any = np if self.device.type == "cpu" else torch
         tensors = {name: x for name, x in vars(self).items() if isinstance(x, Tensor)}
         self.here = self.seen(tensors)
@@ -151,13 +151,13 @@ class Ring:
     def extend(self, rows: Rows) -> None:
         """Write a block of K ticks and what is seen now (`rows.obs[K]`); K may be at most half the ring."""
         ticks, ends = len(rows.action), [] if rows.splits is None else [rows.splits, rows.final_obs]
-        if ticks * (2 if ends else 1) >= self.rows:
+        if (most := ticks * (2 if ends else 1)) >= self.rows:
             raise ValueError(f"a block of {ticks} ticks does not fit a ring of {self.rows} rows: raise replay.capacity")
         (slot,) = self.write(*map(self._block, (*(getattr(rows, f) for f in self.fields), *ends)))
         if self.before and self.fresh:
             at = torch.as_tensor(slot * self.num_envs + self.here["env"])
             prove(self.look(at), self._block(rows.obs)[:-1], self.before + 1, self.padding)
-        self.fresh = False
+        self.fresh, self.moved = False, self.moved + most
 
     def write(self, *given: Any) -> tuple[Any]:
         """What `extend` does with a block's fields [K, E] (obs [K+1, E, ...]), and where episodes end so that a row

@@ -131,7 +131,7 @@ def test_every_world_trains_captured_as_written(world, wired, caplog):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("recipe", ["dqn", "pqn"])
+@pytest.mark.parametrize("recipe", ["dqn", "pqn", "rainbow"])
 @pytest.mark.parametrize("execution", ["eager", "cudagraph"])
 def test_nothing_leaves_the_gpu_between_two_lines_of_the_log(wired, recipe, execution, monkeypatch):
     small = ["passes.minibatches=4"] if recipe == "pqn" else ["learning_starts=20", "train_every=20"]

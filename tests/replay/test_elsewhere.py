@@ -40,7 +40,9 @@ def test_torch_and_numpy_keep_the_same_ring_and_the_same_priorities(stride, stat
         sampler.attach(ring)
     coins = [torch.Generator().manual_seed(1) for _ in rings]
     assert samplers[0].tracked["added"].__class__ is np.ndarray and torch.is_tensor(samplers[1].tracked["added"])
-    drawn = 0
+    drawn, unasked = 0, []
+    follow = samplers[1]._follow_unasked
+    samplers[1]._follow_unasked = lambda *given: (unasked.append(given[-1]), follow(*given))
     for t in range(60):
         rows = random_rows(rng, state_size, splits=t % 2)
         td = torch.tensor(rng.standard_normal((1, 60)))
@@ -56,4 +58,4 @@ def test_torch_and_numpy_keep_the_same_ring_and_the_same_priorities(stride, stat
             torch.testing.assert_close(mine, theirs, rtol=0, atol=0, equal_nan=True)
         for mine, theirs in zip(samplers[0].state().values(), samplers[1].state().values(), strict=True):
             torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=0)  # sums are added up in another order
-    assert drawn > 100
+    assert drawn > 100 and 20 < len(unasked) < 60  # behind more rows than it has room for it asks
