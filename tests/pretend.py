@@ -293,6 +293,9 @@ class Stream:
 
     def wait_stream(self, other: "Stream") -> None: ...
 
+    def is_capturing(self) -> bool:
+        return State.capture is not None
+
 
 @contextmanager
 def graph(made: Graph, **_: Any) -> Iterator[None]:
@@ -318,12 +321,16 @@ def gpu(patch: Any) -> Iterator[None]:
         "is_available": lambda: True, "device_count": lambda: 1, "_lazy_init": lambda: None,
         "get_device_name": lambda *_: NAME, "mem_get_info": lambda *_: (80 << 30, 80 << 30),
         "Stream": Stream, "CUDAGraph": Graph, "graph": graph, "current_stream": Stream,
-        "stream": lambda _: nullcontext(), "synchronize": lambda *_: None,
+        "is_current_stream_capturing": Stream().is_capturing, "stream": lambda _: nullcontext(),
+        "synchronize": lambda *_: None,
         "set_sync_debug_mode": lambda mode: setattr(State, "debug", MODES.get(mode, mode)),
         "get_sync_debug_mode": lambda: State.debug,
     }  # fmt: skip
     for name, stands_in in cuda.items():
         patch.setattr(torch.cuda, name, stands_in)
+    accelerator: dict[str, Any] = {"current_accelerator": lambda *_, **__: CUDA, "current_stream": Stream}
+    for name, stands_in in accelerator.items():
+        patch.setattr(torch.accelerator, name, stands_in)
     patch.setattr(torch, "Generator", Generator)
     patch.setattr(torch._C, "_group_tensors_by_device_and_dtype", group)
     patch.setattr(
