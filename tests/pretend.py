@@ -131,6 +131,13 @@ def changed(func: Any, args: Any, kwargs: Any) -> list[Any]:
     return [args[i] if i < len(args) else kwargs.get(a.name) for i, a in told if a.alias_info and a.alias_info.is_write]
 
 
+def fresh(func: Any, out: Any) -> list[torch.Tensor]:
+    """What an operation makes."""
+    told = func._schema.returns
+    parts = [x for x, a in zip([out] if len(told) == 1 else out or [], told, strict=True) if not a.alias_info]
+    return [x for x in tree_leaves(parts) if isinstance(x, torch.Tensor)]
+
+
 def check(func: Any, args: Any, kwargs: Any) -> None:
     """Rules 1 and 2."""
     if func in WAITS:
@@ -204,12 +211,10 @@ class Graph:
             if storage.data_ptr() not in self.before and storage.data_ptr() not in self.made:
                 self.before[storage.data_ptr()] = storage, storage.clone()
         out = func(*args, **kwargs)
-        if not any(r.alias_info for r in func._schema.returns) and not written:
-            fresh = [x for x in tree_leaves(out) if isinstance(x, torch.Tensor)]
-            self.made |= {x.untyped_storage().data_ptr(): x for x in fresh}
-            self.notes.append((func, args, kwargs, fresh))
-        elif written:
-            self.notes.append((func, args, kwargs, []))
+        made = fresh(func, out)
+        self.made |= {x.untyped_storage().data_ptr(): x for x in made}
+        if made or written:
+            self.notes.append((func, args, kwargs, made))
         return out
 
     def end(self) -> None:
@@ -223,9 +228,8 @@ class Graph:
 
     def replay(self) -> None:
         with _disable_current_modes():
-            for func, args, kwargs, fresh in self.notes:
-                again = [x for x in tree_leaves(func(*args, **kwargs)) if isinstance(x, torch.Tensor)]
-                for x, y in zip(fresh, again, strict=False):
+            for func, args, kwargs, made in self.notes:
+                for x, y in zip(made, fresh(func, func(*args, **kwargs)), strict=True):
                     x.copy_(y)
 
 
