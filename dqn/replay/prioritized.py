@@ -132,4 +132,4 @@ class Prioritized(Sampler):
         self.followed = -inf
 
     def _numbers(self) -> dict[str, Tensor]:
-        return {name: getattr(self, name) for name in ("largest", "exponent", "added", "oldest")}
+        return {name: getattr(self, name) for name in ("largest", "exponent", "added", "oldest", "evicted")}

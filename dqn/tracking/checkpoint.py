@@ -23,7 +23,7 @@ from torch import Tensor
 from dqn.types import UsageError
 
 log = logging.getLogger("dqn")
-SCHEMA = 4
+SCHEMA = 5
 KEEP = 2  # the newest, and the one before to fall back on
 
 
