@@ -20,6 +20,7 @@ class Episodes:
     def __init__(self, num_envs: int):
         self.num_envs = num_envs
         self.waiting: list[Tensor] = []  # [4, K, E] of each block
+        self.held = 0  # decisions in them
         self.begin()
 
     def begin(self) -> None:
@@ -33,15 +34,15 @@ class Episodes:
         if not torch.is_tensor(rows.reward):
             return self._count(*fields)
         self.waiting.append(torch.stack([x.to(rows.reward.dtype) for x in fields]))
-        enough = rows.reward.device.type == "cpu" or sum(x[0].numel() for x in self.waiting) > MOST
-        return self.read() if enough else ([], 0.0)
+        self.held += rows.reward.numel()
+        return self.read() if rows.reward.device.type == "cpu" or self.held > MOST else ([], 0.0)
 
     def read(self) -> tuple[list[tuple[float, int]], float]:
         """Count what waits on a device."""
         if not self.waiting:
             return [], 0.0
         rewards, *flags = torch.cat(self.waiting, 1).numpy(force=True)
-        self.waiting.clear()
+        self.waiting, self.held = [], 0
         return self._count(rewards, *(x.astype(bool) for x in flags))
 
     def _count(self, rewards: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, reset: np.ndarray):

@@ -6,7 +6,7 @@ import torch
 from conftest import world
 
 from dqn.envs.making import make
-from dqn.tracking.checkpoint import Checkpoints, write_text
+from dqn.tracking.checkpoint import SCHEMA, Checkpoints, write_text
 from dqn.tracking.episodes import Episodes
 from dqn.tracking.evaluation import play
 from dqn.tracking.logger import STAGES, TAGS, Logger
@@ -140,6 +140,6 @@ def test_b3_row_chunks_live_while_a_kept_checkpoint_needs_them(tmp_path):
 def test_b16_another_schema_is_named(tmp_path):
     save(Checkpoints(tmp_path), 10)
     path = next(tmp_path.glob("*.json"))
-    write_text(path, path.read_text().replace('"schema": 4', '"schema": 99'))
+    write_text(path, path.read_text().replace(f'"schema": {SCHEMA}', '"schema": 99'))
     with pytest.raises(UsageError, match="schema 99"):
         Checkpoints(tmp_path).load()
