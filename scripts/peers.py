@@ -83,6 +83,7 @@ def settings_of_one_file(start: int, total: int, seed: int, of: dict[str, Any] =
     }  # fmt: skip
 
 
+MODULES = {"ale-py": "ale_py", "opencv-python": "cv2"}  # what packages bring
 LABELS = {"sb3": "Stable-Baselines3's DQN", "one-file": "DQN in one file"}
 
 
@@ -124,8 +125,9 @@ def check(options: dict[str, Any]) -> dict[str, Any]:
         need_sb3(options["sb3"])
     except ValueError as error:
         raise UsageError(str(error)) from error
-    if of["conf"] == "atari" and not all(has(options["sb3"], module) for module in ("ale_py", "cv2")):
-        raise UsageError(f"{options['sb3']} cannot play Atari: {options['sb3']} -m pip install ale-py opencv-python")
+    for python, packages in [(options["sb3"], ("ale-py", "opencv-python")), (sys.executable, ("ale-py",))]:
+        if of["conf"] == "atari" and not all(has(python, MODULES[name]) for name in packages):
+            raise UsageError(f"{python} cannot play Atari: {python} -m pip install {' '.join(packages)}")
     return of
 
 

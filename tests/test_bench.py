@@ -232,6 +232,10 @@ def test_peers_that_play_a_game_need_it(stubs, monkeypatch, capsys):
     with pytest.raises(SystemExit) as left:
         bench.main(["peers", "settings=pong", "sb3=THERE"])
     assert left.value.code == 2 and "THERE -m pip install ale-py opencv-python" in capsys.readouterr().err
+    monkeypatch.setattr(classic, "has", lambda python, module: python == "THERE" or module == "stable_baselines3")
+    with pytest.raises(SystemExit):  # and so does this program
+        bench.main(["peers", "settings=pong", "sb3=THERE"])
+    assert f"{sys.executable} -m pip install ale-py\n" in capsys.readouterr().err
     assert not stubs[0]
 
 
