@@ -130,10 +130,10 @@ class Trainer:
 
     def evaluate_when_due(self) -> None:
         """At every multiple of `evaluate_every`, unless it was done; the last step's is the verb's."""
-        if crossed(self.evaluated, self.env_steps, self.times.evaluate_every):
-            if self.env_steps < self.times.steps:
-                self.write_evaluation()
-            self.evaluated = self.evaluated if self.stop else self.env_steps
+        if crossed(self.evaluated, self.env_steps, self.times.evaluate_every) and self.env_steps < self.times.steps:
+            self.write_evaluation()
+        if not self.stop:
+            self.evaluated = self.env_steps
 
     def write_evaluation(self, episodes: int | None = None) -> dict[str, Any]:
         """Evaluate (over the usual number of episodes unless told) and log it; the whole result is returned."""

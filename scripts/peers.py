@@ -125,8 +125,9 @@ def check(options: dict[str, Any]) -> dict[str, Any]:
         need_sb3(options["sb3"])
     except ValueError as error:
         raise UsageError(str(error)) from error
-    for python, packages in [(options["sb3"], ("ale-py", "opencv-python")), (sys.executable, ("ale-py",))]:
-        if of["conf"] == "atari" and not all(has(python, MODULES[name]) for name in packages):
+    players = [(options["sb3"], ["ale-py", "opencv-python"]), (sys.executable, ["ale-py"])]
+    for python, packages in players if of["conf"] == "atari" else []:
+        if not all(has(python, MODULES[name]) for name in packages):
             raise UsageError(f"{python} cannot play Atari: {python} -m pip install {' '.join(packages)}")
     return of
 

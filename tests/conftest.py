@@ -23,7 +23,9 @@ from dqn.networks.records import split
 from dqn.tracking.logger import start_text_log
 
 torch.set_num_threads(1)
+PRETENDED = not torch.cuda.is_available()  # the GPU of the tests marked gpu
 RECIPES = sorted(path.stem for path in (CONF / "algorithm").glob("*.yaml"))
+FEW = ["dqn", "drqn", "pqn", "rainbow", "tabular"]  # recipes that have little in common
 QUICK = [
     "run.dir=unused",
     "execution=eager",  # as written: what engines change is proven where they are tested
@@ -100,7 +102,7 @@ def small(wired, tmp_path):
 @pytest.fixture(autouse=True)
 def gpu(request):
     """Where there is no GPU for the tests of one, one is pretended."""
-    if request.node.get_closest_marker("gpu") is None or torch.cuda.is_available():
+    if request.node.get_closest_marker("gpu") is None or not PRETENDED:
         yield
     else:
         with pretend.gpu(request.getfixturevalue("monkeypatch")):
@@ -109,8 +111,4 @@ def gpu(request):
 
 def some(names, few):
     """Parameters of a test of a GPU: where one is pretended, which is slow, all but a few of them are slow tests."""
-    slow = [] if torch.cuda.is_available() else [pytest.mark.slow]
-    return [pytest.param(name, marks=[] if name in few else slow) for name in names]
-
-
-FEW = ["dqn", "drqn", "pqn", "rainbow", "tabular"]  # recipes that have little in common
+    return [pytest.param(name, marks=[pytest.mark.slow] if PRETENDED and name not in few else []) for name in names]

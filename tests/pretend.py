@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 aten = torch.ops.aten
 MODES = {"default": 0, "warn": 1, "error": 2}
-CUDA, NAME = torch.device("cuda", 0), "a pretended GPU"
+CUDA = torch.device("cuda", 0)
 WAITS = {  # the sizes of their results are numbers on the device
     aten.nonzero.default, aten.masked_select.default, aten._unique2.default, aten.repeat_interleave.Tensor,
     aten.equal.default, aten.is_nonzero.default,
@@ -323,7 +323,7 @@ def gpu(patch: Any) -> Iterator[None]:
     """A GPU is there, by a pytest.MonkeyPatch."""
     cuda: dict[str, Any] = {
         "is_available": lambda: True, "device_count": lambda: 1, "_lazy_init": lambda: None,
-        "get_device_name": lambda *_: NAME, "mem_get_info": lambda *_: (80 << 30, 80 << 30),
+        "get_device_name": lambda *_: "a pretended GPU", "mem_get_info": lambda *_: (80 << 30, 80 << 30),
         "Stream": Stream, "CUDAGraph": Graph, "graph": graph, "current_stream": Stream,
         "is_current_stream_capturing": Stream().is_capturing, "stream": lambda _: nullcontext(),
         "synchronize": lambda *_: None,

@@ -9,13 +9,13 @@ CUDA = "cuda"
 
 def captured(step, *generators):
     """step() captured, as it was not run yet."""
-    graph, result = torch.cuda.CUDAGraph(), []
+    graph = torch.cuda.CUDAGraph()
     for generator in generators:
         graph.register_generator_state(generator)
     torch.cuda.synchronize()
     with torch.cuda.graph(graph):
-        result.append(step())
-    return graph, result[0]
+        result = step()
+    return graph, result
 
 
 def test_tensors_of_two_devices_do_not_meet():

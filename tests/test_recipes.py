@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import FEW, RECIPES, some, world
+from conftest import FEW, PRETENDED, RECIPES, some, world
 
 from dqn.cli import CONF
 from dqn.networks.layers import Linear, Noisy
@@ -43,7 +43,7 @@ def test_noisy_recipes_replace_the_linear_maps_behind_convolutions(wired, recipe
 @pytest.mark.gpu
 @pytest.mark.parametrize("recipe", some(RECIPES, FEW))
 def test_recipes_run_on_a_gpu_without_a_sync_per_update(small, recipe):
-    run = small(recipe, "device=cuda", "steps=100")
+    run = small(recipe, "device=cuda", *["steps=100"] * PRETENDED)
     run.trainer.run()
     torch.cuda.set_sync_debug_mode("error")
     try:

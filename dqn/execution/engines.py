@@ -31,7 +31,7 @@ class Eager:
         self.numpy, self.why = numpy, f"eager ({why})"
 
     def capture(self, step: Callable, optimizer: Any = None, small: bool = False) -> Callable:
-        return small_step(step) if small and self.numpy else step
+        return Lazy(step, partial(record_small, step), quiet=True) if small and self.numpy else step
 
 
 class Compiled:
@@ -85,11 +85,6 @@ class Lazy:
                 give_up(error)
             self.ready[shapes] = self.step
         return self.step(*args)
-
-
-def small_step(step: Callable) -> Callable:
-    """A small step in NumPy, where NumPy can do it."""
-    return Lazy(step, lambda *args: record_small(step, *args), quiet=True)
 
 
 def _small_or_compiled(step: Callable, *args: Any) -> Callable:

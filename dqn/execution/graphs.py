@@ -27,7 +27,7 @@ class Graph:
         self.stream, self.calls, self.result = torch.cuda.Stream(device), 0, None
         self.args: list[Tensor] = []
         self.graph: torch.cuda.CUDAGraph | None = None
-        self.drawn = Drawn()
+        self.drawn, self.waits = Drawn(), []
         count_on_device(optimizer)
 
     def __call__(self, *args: Tensor) -> Any:
@@ -45,15 +45,14 @@ class Graph:
         if self.calls > WARM_UP:
             return self.step(*args)
         self.stream.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(self.stream), self.drawn, in_tensors(), waits() as found:
+        with torch.cuda.stream(self.stream), self.drawn, in_tensors(), waits() as self.waits:
             result = self.step(*args)
         torch.cuda.current_stream(self.device).wait_stream(self.stream)
-        if found and self.calls == WARM_UP:  # a capture would break off there, and its generators not recover
-            self.calls += 1
-            give_up(RuntimeError(f"{found[0]} waits for the GPU"))
         return result
 
     def _capture(self, *args: Tensor) -> Any:
+        if self.waits:  # there a capture would break off, and its generators not recover
+            raise RuntimeError(f"{self.waits[0]} waits for the GPU")
         graph, self.args = torch.cuda.CUDAGraph(), [x.clone() for x in args]
         for generator in self.drawn.generators:
             graph.register_generator_state(generator)

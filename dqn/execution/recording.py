@@ -126,9 +126,9 @@ def _recordable(optimizer: torch.optim.Optimizer | None) -> Iterator[None]:
     """Let the optimizer work in tensors alone: its lr a tensor from now on, its steps counted on the device."""
     groups = optimizer.param_groups if optimizer is not None else []
     before = [dict(group) for group in groups]
-    count_on_device(optimizer)
     for group in groups:
-        group.update({k: v for k, v in {"foreach": True, "fused": False}.items() if k in group})
+        group.update({"fused": False} if "fused" in group else {})
+    count_on_device(optimizer)
     try:
         with in_tensors():
             yield

@@ -31,11 +31,11 @@ class Episodes:
     def extend(self, rows: Rows) -> tuple[list[tuple[float, int]], float]:
         """Count a block of rows."""
         fields = [getattr(rows, name) for name in FIELDS]
-        if not torch.is_tensor(rows.reward):
-            return self._count(*fields)
+        if not torch.is_tensor(rows.reward) or rows.reward.device.type == "cpu":
+            return self._count(*map(np.asarray, fields))
         self.waiting.append(torch.stack([x.to(rows.reward.dtype) for x in fields]))
         self.held += rows.reward.numel()
-        return self.read() if rows.reward.device.type == "cpu" or self.held > MOST else ([], 0.0)
+        return self.read() if self.held > MOST else ([], 0.0)
 
     def read(self) -> tuple[list[tuple[float, int]], float]:
         """Count what waits on a device."""

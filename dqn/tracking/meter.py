@@ -19,7 +19,7 @@ class Meter:
     """Seconds by stage, episodes that have ended, the largest |reward|, and the sum of the learner's statistics
     `names`, kept on their device."""
 
-    def __init__(self, names: Sequence[str], device: torch.device, num_envs: int = 1, largest_reward: float = 0.0):
+    def __init__(self, names: Sequence[str], device: torch.device, num_envs: int, largest_reward: float):
         self.names, self.largest_reward = names, largest_reward
         self.episodes = Episodes(num_envs)
         self.seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
@@ -48,7 +48,7 @@ class Meter:
     def go_on(self, counters: dict[str, Any]) -> None:
         """Count on from a checkpoint."""
         self.seconds.update(counters["seconds"])
-        self.before = counters.get("spent", sum(self.seconds.values()))
+        self.before = counters["spent"]
         self.largest_reward = counters["largest_reward"]
 
     def note_rows(self, rows: Rows) -> None:
