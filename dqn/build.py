@@ -102,8 +102,8 @@ def _update(memory: Memory, learner: Learner, engine: Any, device: torch.device)
     return partial(_once, memory, travel)
 
 
-def _once(memory: Memory, learn: Callable) -> tuple[Tensor, dict[str, Tensor]]:
+def _once(memory: Memory, learn: Callable) -> tuple[Tensor, tuple[Any, ...]]:
     batch = memory.sample()
     stats, td_error = learn(batch)
     memory.report(batch, td_error)
-    return stats, batch.tensors()
+    return stats, (batch.slot, batch.env, batch.weight)

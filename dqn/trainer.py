@@ -40,7 +40,7 @@ class Trainer:
     actor: Any
     memory: Any
     learner: Any
-    update: Callable[[], tuple[Tensor, dict[str, Tensor]]]  # sample and learn once, captured: STATS and the batch
+    update: Callable[[], tuple[Tensor, tuple[Any, ...]]]  # sample and learn once, captured: STATS and what was drawn
     evaluate: Callable[..., dict[str, Any]]
     times: Times
     seed: int
@@ -52,7 +52,7 @@ class Trainer:
         self.env_steps = self.updates = self.points = self.evaluated = 0
         self.ready = self.stop = False
         self.watch = Watch(self.learner, self.gamma)
-        self.saved_at, self.batch = -1, {}
+        self.saved_at, self.drawn = -1, ()
         recorded = float(self.memory.ring.reward.nan_to_num().abs().max())
         self.meter = Meter(STATS, self.learner.parameters[0].device, self.collector.num_envs, recorded)
         self.checkpoints = Checkpoints(self.directory / "checkpoints")
@@ -107,7 +107,7 @@ class Trainer:
             self.learner.set_lr(self.env_steps)
             self.memory.at(self.env_steps)
             for _ in range(updates):
-                stats, self.batch = self.update()
+                stats, self.drawn = self.update()
                 self.updates += self.learner.steps
                 self.meter.note_update(stats)
                 if stats.device.type == "cpu" and not isfinite(stats[0].item()):
@@ -122,7 +122,7 @@ class Trainer:
 
     def diverged(self) -> None:
         path = self.directory / "diverged.safetensors"
-        save_batch(path, self.batch)
+        save_batch(path, self.memory.gather(*self.drawn).tensors())
         raise RunError(
             f"The loss is not finite at update {self.updates} (env_steps {self.env_steps}); the batch is in {path}: "
             "lower optimizer.lr or set max_grad_norm, and look for rewards or observations that are not finite."

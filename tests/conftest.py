@@ -81,7 +81,7 @@ def wired(tmp_path):
 @pytest.fixture
 def recorded_only(monkeypatch):
     """The recording is run as it is, operation by operation: all of an engine but the compiler."""
-    monkeypatch.setattr(compiled, "compile_graph", lambda graph, inputs: graph.forward)
+    monkeypatch.setattr(compiled, "compile_graph", lambda graph, inputs: lambda given: graph.forward(*given))
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import world
+from safetensors.torch import load_file
 
 from dqn.ops.clock import Times, crossed
 from dqn.tracking.logger import start_text_log
@@ -173,7 +174,11 @@ def test_b9_a_loss_that_is_no_number_stops_at_its_update_with_the_batch(wired):
     run = wired(*world("test/NanReward-v0", "steps=300", "learning_starts=20", "train_every=1"))
     with pytest.raises(RunError, match=r"not finite at update 1 .*lower optimizer.lr"):
         run.trainer.run()
-    assert (run.trainer.directory / "diverged.safetensors").stat().st_size > 100
+    batch = load_file(run.trainer.directory / "diverged.safetensors")
+    slot, ring = batch["slot"], run.trainer.memory.ring
+    assert batch["reward"].isnan().any()
+    assert torch.equal(batch["reward"][0].isnan(), ring.reward[slot, batch["env"]].isnan())
+    assert torch.equal(batch["action"][0], ring.action[slot, batch["env"]])
 
 
 def test_b9_q_above_the_largest_possible_return_warns_once(wired, capsys):

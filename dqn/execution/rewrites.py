@@ -1,6 +1,6 @@
 """What torch.compile cannot compile, or makes slow code of, written otherwise before it is compiled."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -40,9 +40,22 @@ def _product(a: Tensor, b: Tensor) -> Any:
     return NotImplemented
 
 
+def _running_sums(x: Tensor, dim: int, **options: Any) -> Any:
+    """Those of a few whole numbers are sums in what follows, and so are the places of others among a few."""
+    if options or x.ndim != 1 or len(x) >= FEW or x.is_floating_point():
+        return NotImplemented
+    return (x * x.new_ones(len(x), len(x)).tril()).sum(1)
+
+
+def _places(sorted_numbers: Tensor, x: Tensor, right: bool = False, **options: Any) -> Any:
+    if options or sorted_numbers.ndim != 1 or len(sorted_numbers) >= FEW:
+        return NotImplemented
+    return (sorted_numbers <= x[..., None] if right else sorted_numbers < x[..., None]).sum(-1)
+
+
 REWRITES: dict[Any, Callable] = {
     aten._foreach_norm.Scalar: _norms, aten._foreach_pow.ScalarAndTensor: _powers, aten.addmm.default: _linear,
-    aten.mm.default: _product,
+    aten.mm.default: _product, aten.cumsum.default: _running_sums, aten.searchsorted.Tensor: _places,
 }  # fmt: skip
 
 
@@ -52,7 +65,7 @@ def add_late(graph: fx.Graph) -> None:
     for node in list(graph.nodes):
         if node.target is not aten.addmm.default or node.kwargs:
             continue
-        if {user.target for user in node.users} == {aten.relu.default}:
+        if {reader.target for reader in _readers(node)} == {aten.relu.default}:
             bias, x, weight = node.args
             with graph.inserting_before(node):
                 product = graph.call_function(aten.mm.default, (x, weight))
@@ -99,6 +112,12 @@ def _views(node: fx.Node) -> bool:
     """Whether a tensor is seen there and nothing changed."""
     told = node.target._schema.arguments if isinstance(node.target, OpOverload) else []
     return any(a.alias_info for a in told) and not any(a.alias_info and a.alias_info.is_write for a in told)
+
+
+def _readers(node: fx.Node) -> Iterator[fx.Node]:
+    """Who reads a tensor or what is seen of it."""
+    for user in node.users:
+        yield from _readers(user) if _views(user) else [user]
 
 
 def _enlarges(user: fx.Node, number: fx.Node) -> bool:

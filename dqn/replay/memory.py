@@ -48,9 +48,11 @@ class Memory:
         return self.sampler.ready(self.ring)
 
     def sample(self) -> Batch:
-        slot, env, weight = self.sampler.sample(self.ring, self.generator)
-        ring = self.ring
-        flat = ((slot + self.offsets) % ring.rows) * ring.num_envs + env  # [·, B]; take() reads [R, E] as one row
+        return self.gather(*self.sampler.sample(self.ring, self.generator))
+
+    def gather(self, slot: Tensor, env: Tensor, weight: Tensor) -> Batch:
+        """The batch from these starts: slot [B], env [B] and weight [B] or [T, B], a sampler's or a batch's."""
+        flat = (slot + self.offsets) % self.ring.rows * self.ring.num_envs + env  # [·, B]; take() reads [R, E] as a row
         return self._sequence(slot, env, weight, flat) if self.sequence else self._transition(slot, env, weight, flat)
 
     def _rewards(self, rows: Tensor) -> Tensor:

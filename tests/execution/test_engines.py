@@ -200,9 +200,10 @@ def test_products_are_rewritten_for_a_cpu(inputs, outputs, products):
     assert [list(n.args[-2].meta["val"].shape) for n in left] == products
 
 
+@pytest.mark.parametrize("shape", [(8, 16), (1, 8, 16)])  # of a batch of sequences the rows are seen in a row
 @pytest.mark.parametrize(("follows", "late"), [(torch.relu, 1), (torch.square, 0)])
-def test_a_bias_is_added_late_by_a_relu_and_by_nothing_else(follows, late):
-    layer, x = torch.nn.Linear(16, 16), torch.randn(8, 16)
+def test_a_bias_is_added_late_by_a_relu_and_by_nothing_else(follows, late, shape):
+    layer, x = torch.nn.Linear(16, 16), torch.randn(shape)
 
     def step(x):
         return follows(layer(x))
@@ -212,6 +213,20 @@ def test_a_bias_is_added_late_by_a_relu_and_by_nothing_else(follows, late):
     graph.recompile()
     torch.testing.assert_close(graph(*states, x), step(x))
     assert len([n for n in graph.graph.nodes if n.target is torch.ops.aten.mm.default]) == late
+
+
+@pytest.mark.parametrize("right", [True, False])
+@pytest.mark.parametrize(("count", "left"), [(1, 1), (3, 1), (20, 4)])
+def test_places_among_a_few_whole_numbers_are_sums(count, left, right):
+    counts, x, real = torch.randint(0, 5, (count,)), torch.arange(-1, 59).reshape(2, 30), torch.rand(3)
+
+    def step(counts, x, real):
+        return torch.searchsorted(counts.cumsum(0), x, right=right), (counts > 2).cumsum(0), real.cumsum(0)
+
+    graph, _, _ = trace(step, None, counts, x, real, rewrites=REWRITES)
+    assert all(map(torch.equal, graph(counts, x, real), step(counts, x, real)))
+    calls = [n.target for n in graph.graph.nodes]
+    assert calls.count(torch.ops.aten.searchsorted.Tensor) + calls.count(torch.ops.aten.cumsum.default) == left
 
 
 def test_a_number_that_larger_tensors_are_made_of_is_kept_and_no_other():
