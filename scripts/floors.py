@@ -24,7 +24,7 @@ from dqn.types import RunError
 
 FILL = 1000  # env_steps in the memory, at least, before updates are timed
 FIRST = 10  # calls before the first window: among them those that compile or capture
-REPEATS = 20  # of the matrix product; the fastest counts
+PRODUCTS = 10  # large ones, whose rate is that of a window
 
 
 @dataclass
@@ -126,14 +126,16 @@ def alternate(programs: dict[str, Callable[[int], Any]], windows: int) -> dict[s
 
 
 def windows(
-    steps: dict[str, Callable[[], Any]], count: int, calls: int, device: torch.device, parts: int = 1
+    steps: dict[str, Callable[[], Any]], count: int, calls: int, device: torch.device, parts: int = 1, flop: float = 0
 ) -> dict[str, list[float]]:
-    """Microseconds of each step, or of one of its equal parts, in `count` windows of `calls`."""
+    """Microseconds of each step, or of one of its equal parts, in `count` windows of `calls`; and, as `floor`, those
+    of `flop` operations at the rate of large products."""
 
     def program(step: Callable[[], Any]) -> Callable[[int], float]:
         return lambda _: 1e6 * timed(step, calls, device) / parts
 
-    return alternate({name: program(step) for name, step in steps.items()}, count)
+    floor: dict[str, Callable[[int], float]] = {"floor": lambda _: 1e6 * flop / rate(device)} if flop else {}
+    return alternate({**{name: program(step) for name, step in steps.items()}, **floor}, count)
 
 
 def flops(step: Callable[[], Any]) -> int:
@@ -144,12 +146,12 @@ def flops(step: Callable[[], Any]) -> int:
     return counter.get_total_flops()
 
 
-def peak(device: torch.device) -> float:
-    """Operations a second in the fastest of some large float32 products, on as many threads as torch has now."""
+def rate(device: torch.device) -> float:
+    """Operations a second in some large float32 products, on as many threads as torch has now."""
     size = 4096 if device.type == "cuda" else 1024
     a, b = torch.rand(2, size, size, device=device)
     out = torch.empty_like(a)
-    return 2 * size**3 / min(timed(lambda: torch.mm(a, b, out=out), 1, device) for _ in range(REPEATS))
+    return 2 * size**3 / timed(lambda: torch.mm(a, b, out=out), PRODUCTS, device)
 
 
 def launch(device: torch.device) -> float:

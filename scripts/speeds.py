@@ -112,7 +112,7 @@ def stages(options: dict[str, Any], extra: list[str]) -> Report:
 
 
 def engines(options: dict[str, Any], extra: list[str]) -> Report:
-    """An update under each engine in turn, and the time that its arithmetic alone takes at this machine's best rate."""
+    """An update under each engine in turn, and the time that its arithmetic alone takes at large products' rate."""
     if any(argument.startswith("execution=") for argument in extra):
         raise UsageError("execution= cannot be given here: engines= chooses what is compared.")
     overrides, runs, first = composed(extra), {}, {}
@@ -129,23 +129,21 @@ def engines(options: dict[str, Any], extra: list[str]) -> Report:
                 first[name] = floors.first(runs[name].trainer.update, eager.device)
         gradient_steps = eager.trainer.learner.steps
         flop = floors.flops(eager.trainer.update) / gradient_steps
-        rates = [floors.peak(eager.device)]
         programs = {name: run.trainer.update for name, run in runs.items()}
-        windows = floors.windows(programs, options["windows"], options["calls"], eager.device, gradient_steps)
-        rates.append(floors.peak(eager.device))
+        windows = floors.windows(programs, options["windows"], options["calls"], eager.device, gradient_steps, flop)
         for run in runs.values():
             run.close()
-    arithmetic, launch = 1e6 * flop / max(rates), 1e6 * floors.launch(eager.device)
-    threads = torch.get_num_threads()
+    floor, launch, threads = windows.pop("floor"), 1e6 * floors.launch(eager.device), torch.get_num_threads()
     notes = [
         f"The floor: {flop / 1e9:.4g} GFLOP of matrix products and convolutions, forward and backward, take "
-        f"{number(arithmetic)} µs at {max(rates) / 1e9:,.0f} GFLOP/s, the best of large float32 products here "
+        f"{number(median(floor))} µs at {1e-3 * flop / median(floor):,.0f} GFLOP/s, the median of large float32 "
+        f"products in turn with the engines; {number(min(floor))} µs at the fastest "
         f"({eager.device}, {threads} thread{'s' * (threads > 1)})"
         + (f"; one launch of the smallest captured graph takes {number(launch)} µs." if launch else "."),
         _how(options, "updates"),
     ]
-    more = {"overrides": overrides, "flop": flop, "flop_per_s": rates, "launch_us": launch, "first_s": first}
-    return _compared(windows, first, notes, "µs an update", more, max(arithmetic, launch))
+    more = {"overrides": overrides, "flop": flop, "floors": floor, "launch_us": launch, "first_s": first}
+    return _compared(windows, first, notes, "µs an update", more, [max(each, launch) for each in floor])
 
 
 def per(options: dict[str, Any], extra: list[str]) -> Report:
@@ -196,14 +194,14 @@ def _how(options: dict[str, Any], what: str) -> str:
 
 def _compared(
     windows: dict[str, list[float]], first: dict[str, float], notes: list[str], unit: str, more: dict[str, Any],
-    floor: float | None = None,
+    at_rate: list[float] | None = None,
 ) -> Report:  # fmt: skip
     """Engines beside each other, against eager and against the floor where there is one."""
-    rows, eager = [], median(windows["eager"])
+    rows, eager, floor = [], median(windows["eager"]), median(at_rate) if at_rate else None
     for name, values in windows.items():
         times = [f"{eager / median(values):.2f}", *([f"{median(values) / floor:.1f}"] if floor else [])]
         rows.append([name, *spread(values), number(1e6 / median(values)), *times, f"{first[name]:.1f}"])
     head = ["engine", unit, "from, to", "a second", "eager / it", *(["it / floor"] if floor else []), "first, s"]
-    if floor:
-        rows.append(["floor", number(floor), "", number(1e6 / floor), f"{eager / floor:.2f}", "1", ""])
+    if floor and at_rate:
+        rows.append(["floor", *spread(at_rate), number(1e6 / floor), f"{eager / floor:.2f}", "1", ""])
     return Report(head, rows, notes, windows, unit, floor, more)
