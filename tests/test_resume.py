@@ -1,5 +1,7 @@
 """Killed anywhere == never killed; and what a run's directory holds."""
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -15,7 +17,7 @@ import torch
 from conftest import configure, world
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dqn import build
+from dqn import build, evaluate, train
 from dqn.again import claimed, keep
 from dqn.tracking.checkpoint import Checkpoints
 from dqn.tracking.logger import STAGES, TAGS, start_text_log
@@ -108,13 +110,13 @@ def test_b1_loaded_tensors_lie_where_new_ones_would(tmp_path):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-@pytest.mark.parametrize("stops", [(333,), (400,), (17, 401, 402, 650)])
-def test_b1_a19_interrupted_anywhere_equals_never_interrupted(tmp_path, name, stops):
+def test_b1_a19_interrupted_anywhere_equals_never_interrupted(tmp_path, name):
+    """Before a checkpoint, at one, behind one, and between two."""
     options = [*VARIANTS[name], "tracking.checkpoint_every=200"]
     straight = make(tmp_path / "straight", *options)
     straight.run()
     broken = None
-    for stop in (*stops, 10**9):
+    for stop in (17, 333, 400, 401, 402, 650, 10**9):
         broken = make(tmp_path / "broken", *options, resume=broken is not None)
         stop_at(broken, stop)
         broken.run()
@@ -180,7 +182,38 @@ def test_a_cut_made_while_restoring_is_saved_by_the_next_checkpoint(tmp_path):
     assert done[resets - 1].all()
 
 
-def command(directory, *arguments, **kwargs):
+def here(verb, *arguments):
+    """Exit code and output of a verb in this process, which spares the seconds in which a new one begins."""
+    said, handlers = io.StringIO(), [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
+    with (
+        contextlib.chdir(HERE), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said),
+        pytest.MonkeyPatch.context() as patch,
+    ):  # fmt: skip
+        patch.setattr(sys, "argv", ["dqn", *map(str, arguments)])
+        try:
+            verb.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code
+    for number, handler in handlers:
+        signal.signal(number, handler)
+    return code, said.getvalue()
+
+
+def run_to_end(*arguments):
+    code, said = here(train, *arguments)
+    assert code == 0, said
+    return said
+
+
+def refused(*arguments):
+    """The sentence with which a run is refused."""
+    code, said = here(train, *arguments)
+    assert code == 2, said
+    return said
+
+
+def command(*arguments, **kwargs):
     return [sys.executable, "-m", "dqn.train", *arguments], {
         "cwd": HERE,
         "stdout": subprocess.PIPE,
@@ -194,17 +227,10 @@ REAL = ["steps=3000", "learning_starts=200", "tracking.checkpoint_every=500", "t
         "tracking.final_episodes=2", "tracking.evaluate_episodes=2", "tracking.log_every=100"]  # fmt: skip
 
 
-def run_to_end(directory, *arguments):
-    args, kwargs = command(directory, *arguments)
-    done = subprocess.run(args, check=False, timeout=250, **kwargs)
-    assert done.returncode == 0, done.stdout
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def never_killed(tmp_path_factory):
     directory = tmp_path_factory.mktemp("runs") / "whole"
-    output = run_to_end(directory, *REAL, f"run.dir={directory}")
+    output = run_to_end(*REAL, f"run.dir={directory}")
     return directory, output
 
 
@@ -216,7 +242,7 @@ def events(directory):
 
 def test_b2_kill_9_for_real_then_resume_equals_never_killed(never_killed, tmp_path):
     directory = tmp_path / "killed"
-    args, kwargs = command(directory, *REAL, f"run.dir={directory}")
+    args, kwargs = command(*REAL, f"run.dir={directory}")
     process = subprocess.Popen(args, **kwargs)
     for _ in range(2):  # killed twice: once early, once after the first resume
         have = len(list(directory.glob("checkpoints/*.json")))
@@ -230,7 +256,7 @@ def test_b2_kill_9_for_real_then_resume_equals_never_killed(never_killed, tmp_pa
         time.sleep(0.05)
         process.kill()
         process.wait()
-        args, kwargs = command(directory, f"resume={directory}")
+        args, kwargs = command(f"resume={directory}")
         process = subprocess.Popen(args, **kwargs)
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
@@ -275,7 +301,7 @@ def test_b11_tensorboard_has_the_fixed_tags_hparams_and_config(never_killed):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_b13_a_signal_ends_with_a_checkpoint_that_resumes_exactly(never_killed, tmp_path, number):
     directory = tmp_path / "stopped"
-    args, kwargs = command(directory, *REAL, f"run.dir={directory}")
+    args, kwargs = command(*REAL, f"run.dir={directory}")
     process = subprocess.Popen(args, **kwargs)
     while not list(directory.glob("checkpoints/*.json")) and process.poll() is None:
         time.sleep(0.01)
@@ -284,21 +310,19 @@ def test_b13_a_signal_ends_with_a_checkpoint_that_resumes_exactly(never_killed, 
     assert process.returncode == 128 + number, output
     assert f"resume={directory}" in output
     assert "Traceback" not in output
-    run_to_end(directory, f"resume={directory}")
+    run_to_end(f"resume={directory}")
     results = [json.loads((d / "result.json").read_text()) for d in (directory, never_killed[0])]
     assert results[0]["parameter_hash"] == results[1]["parameter_hash"]
 
 
 @pytest.mark.parametrize("text", ["seed: 1\n\tsteps: [", "", "- a list", "seed: ${nowhere:"])
-@pytest.mark.parametrize("verb", [["dqn.evaluate", "run="], ["dqn.train", "resume="]], ids=["evaluate", "resume"])
-def test_a_damaged_configuration_is_one_sentence(tmp_path, verb, text):
+@pytest.mark.parametrize(("verb", "option"), [(evaluate, "run="), (train, "resume=")], ids=["evaluate", "resume"])
+def test_a_damaged_configuration_is_one_sentence(tmp_path, verb, option, text):
     (tmp_path / "config.yaml").write_text(text)
-    module, option = verb
-    done = subprocess.run([sys.executable, "-m", module, f"{option}{tmp_path}"], cwd=HERE, capture_output=True,
-                          text=True, check=False)  # fmt: skip
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"error: {tmp_path / 'config.yaml'} is damaged ("), done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    code, said = here(verb, f"{option}{tmp_path}")
+    assert code == 2
+    assert said.startswith(f"error: {tmp_path / 'config.yaml'} is damaged ("), said
+    assert len(said.splitlines()) == 1
 
 
 def test_b4_evaluate_writes_beside_the_result_and_changes_nothing(never_killed):
@@ -306,53 +330,43 @@ def test_b4_evaluate_writes_beside_the_result_and_changes_nothing(never_killed):
     before = {p: p.read_bytes() for p in directory.rglob("*") if p.is_file()}
     outputs = []
     for episodes in ("3", "3e0"):
-        done = subprocess.run([sys.executable, "-m", "dqn.evaluate", f"run={directory}", f"episodes={episodes}"],
-                              cwd=HERE, capture_output=True, text=True, check=True)  # fmt: skip
+        code, said = here(evaluate, f"run={directory}", f"episodes={episodes}")
+        assert code == 0, said
         outputs.append((directory / "evaluation.json").read_text())
     assert outputs[0] == outputs[1]
     evaluation = json.loads(outputs[0])
     assert evaluation["episodes"] == 3
     assert np.mean(evaluation["returns"]) == evaluation["mean"]
-    assert "3 episodes" in done.stdout
+    assert "3 episodes" in said
     assert {p: p.read_bytes() for p in before} == before
     for bad in (["run=/nowhere"], [f"run={directory}", "episode=3"], [f"run={directory}", "epsilon=x"], []):
-        done = subprocess.run(
-            [sys.executable, "-m", "dqn.evaluate", *bad],
-            cwd=HERE,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 2
-        assert done.stderr.startswith("error: ")
-        assert len(done.stderr.splitlines()) == 1
+        code, said = here(evaluate, *bad)
+        assert code == 2
+        assert said.startswith("error: ")
+        assert len(said.splitlines()) == 1
 
 
 def test_a_damaged_checkpoint_is_one_sentence(tmp_path):
     directory = tmp_path / "run"
-    run_to_end(directory, "steps=30", f"run.dir={directory}", "tracking.final_episodes=1")
+    run_to_end("steps=30", f"run.dir={directory}", "tracking.final_episodes=1")
     for path in directory.glob("checkpoints/*.safetensors"):
         path.write_bytes(b"no tensors")
-    args, kwargs = command(directory, f"resume={directory}", "steps=60")
-    done = subprocess.run(args, check=False, timeout=100, **kwargs)
-    assert done.returncode == 2
-    assert "every checkpoint is damaged" in done.stdout
-    assert "Traceback" not in done.stdout
+    said = refused(f"resume={directory}", "steps=60")
+    assert "every checkpoint is damaged" in said
+    assert "Traceback" not in said
 
 
 def test_a_result_is_that_of_all_the_steps_and_processes_of_its_run(tmp_path):
     directory = tmp_path / "run"
-    run_to_end(directory, "steps=300", f"run.dir={directory}", "tracking.final_episodes=1")
+    run_to_end("steps=300", f"run.dir={directory}", "tracking.final_episodes=1")
     first = json.loads((directory / "result.json").read_text())["seconds"]
-    run_to_end(directory, f"resume={directory}", "tracking.final_episodes=1")  # nothing is left to do
+    run_to_end(f"resume={directory}", "tracking.final_episodes=1")  # nothing is left to do
     again = json.loads((directory / "result.json").read_text())
     assert again["seconds"] > first
-    args, kwargs = command(directory, f"resume={directory}", "steps=100")
-    done = subprocess.run(args, check=False, timeout=100, **kwargs)
-    assert done.returncode == 2
-    assert "steps=100 are fewer than the 300 of this run" in done.stdout
+    said = refused(f"resume={directory}", "steps=100")
+    assert "steps=100 are fewer than the 300 of this run" in said
     assert json.loads((directory / "result.json").read_text()) == again
-    args, kwargs = command(directory, f"resume={directory}", "steps=100000000")
+    args, kwargs = command(f"resume={directory}", "steps=100000000")
     process = subprocess.Popen(args, **kwargs)
     while (directory / "result.json").exists() and process.poll() is None:
         time.sleep(0.01)
@@ -363,8 +377,8 @@ def test_a_result_is_that_of_all_the_steps_and_processes_of_its_run(tmp_path):
 
 def test_numbers_given_beside_resume_become_the_runs_own(tmp_path):
     directory = tmp_path / "run"
-    run_to_end(directory, "steps=30", f"run.dir={directory}", "tracking.final_episodes=1")
-    run_to_end(directory, f"resume={directory}", "steps=60", "optimizer.lr=1e-4")
+    run_to_end("steps=30", f"run.dir={directory}", "tracking.final_episodes=1")
+    run_to_end(f"resume={directory}", "steps=60", "optimizer.lr=1e-4")
     text = (directory / "config.yaml").read_text()
     assert "steps: 60" in text
     assert "lr: 0.0001" in text
@@ -387,25 +401,21 @@ def test_what_a_run_was_made_with_cannot_change(change):
 
 def test_a_resume_that_is_refused_leaves_the_run_as_it_was(tmp_path):
     directory = tmp_path / "run"
-    run_to_end(directory, "steps=30", f"run.dir={directory}", "tracking.final_episodes=1")
+    run_to_end("steps=30", f"run.dir={directory}", "tracking.final_episodes=1")
     before = (directory / "config.yaml").read_text()
-    args, kwargs = command(None, f"resume={directory}", "n_step=10", "steps=60")
-    done = subprocess.run(args, check=False, timeout=100, **kwargs)
-    assert done.returncode == 2
-    assert "n_step cannot change" in done.stdout
+    said = refused(f"resume={directory}", "n_step=10", "steps=60")
+    assert "n_step cannot change" in said
     assert (directory / "config.yaml").read_text() == before
-    run_to_end(directory, f"resume={directory}", "steps=60")
+    run_to_end(f"resume={directory}", "steps=60")
 
 
 def test_groups_cannot_be_chosen_anew_beside_resume(never_killed):
-    args, kwargs = command(None, f"resume={never_killed[0]}", "backup=double_q")
-    done = subprocess.run(args, check=False, timeout=100, **kwargs)
-    assert done.returncode == 2
-    assert "keeps its parts" in done.stdout
+    said = refused(f"resume={never_killed[0]}", "backup=double_q")
+    assert "keeps its parts" in said
 
 
 def test_a_sweep_ends_with_a_sorted_table(tmp_path):
-    args, kwargs = command(None, "-m", "algorithm=tabular", "env=chain", "optimizer.lr=0.01,0.5", "gamma=0.8",
+    args, kwargs = command("-m", "algorithm=tabular", "env=chain", "optimizer.lr=0.01,0.5", "gamma=0.8",
                            "steps=400", f"hydra.sweep.dir={tmp_path}/sweep", "tracking.final_episodes=1")  # fmt: skip
     done = subprocess.run(args, check=False, timeout=200, **kwargs)
     assert done.returncode == 0, done.stdout
@@ -419,7 +429,7 @@ def test_a_sweep_ends_with_a_sorted_table(tmp_path):
 def test_b12_a_sweep_goes_on_after_a_failure_names_it_and_repeats_nothing(tmp_path):
     sweep = ["-m", "algorithm=tabular", "env=chain", "backup=q_learning,double_q", "n_step=0,1", "steps=200",
              f"hydra.sweep.dir={tmp_path}/sweep", "tracking.final_episodes=1"]  # fmt: skip
-    args, kwargs = command(None, *sweep)
+    args, kwargs = command(*sweep)
     first = subprocess.run(args, check=False, timeout=200, **kwargs)
     assert first.returncode == 1
     assert first.stdout.count("error: job ") == 2
@@ -440,7 +450,7 @@ def test_b12_a_sweep_goes_on_after_a_failure_names_it_and_repeats_nothing(tmp_pa
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_b13_a_signal_to_the_whole_terminal_leaves_workers_for_the_checkpoint(tmp_path, number):
     directory = tmp_path / "run"
-    args, kwargs = command(None, f"run.dir={directory}", *world("test/Odd-v0"), "env.vectorization=async",
+    args, kwargs = command(f"run.dir={directory}", *world("test/Odd-v0"), "env.vectorization=async",
                            "env.num_envs=2", "+env.kwargs.pause=0.001", "steps=100000")  # fmt: skip
     process = subprocess.Popen(args, start_new_session=True, **kwargs)
     for _ in range(600):
@@ -458,9 +468,9 @@ def test_b13_a_signal_to_the_whole_terminal_leaves_workers_for_the_checkpoint(tm
 def test_a_run_lies_and_is_resumed_wherever_its_path_leads(tmp_path, name):
     directory = tmp_path / name
     escaped = str(directory).replace("'", "\\'")
-    run_to_end(None, "steps=30", f"run.dir='{escaped}'", "tracking.final_episodes=1")
-    run_to_end(None, f"resume={directory}", "steps=60")
-    run_to_end(None, f"resume='{directory}'", "steps=90")
+    run_to_end("steps=30", f"run.dir='{escaped}'", "tracking.final_episodes=1")
+    run_to_end(f"resume={directory}", "steps=60")
+    run_to_end(f"resume='{directory}'", "steps=90")
     assert json.loads((directory / "result.json").read_text())["env_steps"] >= 90
 
 
@@ -468,12 +478,10 @@ def test_a_run_that_died_before_its_first_checkpoint_is_begun_again(tmp_path):
     directory = tmp_path / "run"
     directory.mkdir()
     (directory / "config.yaml").write_text("of another time")
-    run_to_end(directory, "steps=3e1", f"run.dir={directory}", "tracking.final_episodes=1")
-    args, kwargs = command(None, "steps=30", f"run.dir={directory}")
-    done = subprocess.run(args, check=False, timeout=100, **kwargs)
-    assert done.returncode == 2
-    assert len(done.stdout.splitlines()) == 1, done.stdout
-    assert "already holds a run" in done.stdout
+    run_to_end("steps=3e1", f"run.dir={directory}", "tracking.final_episodes=1")
+    said = refused("steps=30", f"run.dir={directory}")
+    assert len(said.splitlines()) == 1, said
+    assert "already holds a run" in said
 
 
 def test_a_stop_during_an_evaluation_does_not_wait_for_its_end(tmp_path):
