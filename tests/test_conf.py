@@ -14,13 +14,15 @@ from dqn.tracking.logger import start_text_log
 from dqn.types import UsageError
 
 GROUPS = {path.name: sorted(p.stem for p in path.glob("*.yaml")) for path in CONF.iterdir() if path.is_dir()}
-IMAGE = world("test/Image-v0")
+FEW_ROWS = "replay.capacity=1000"  # a million images want gigabytes
+IMAGE = [*world("test/Image-v0"), FEW_ROWS]
 WITH = {
-    "env=gym": ["env.id=Acrobot-v1"], "env=tensor": ["env.world._target_=dqn.envs.tensor.grids.Catch"],
+    "env=atari": [FEW_ROWS], "env=gym": ["env.id=Acrobot-v1"],
+    "env=tensor": ["env.world._target_=dqn.envs.tensor.grids.Catch"],
     "torso=table": ["env=chain"], "replay=newest": ["train_every=4", "n_step=1"],
-    "replay=rollout": ["train_every=128", "n_step=1"], "torso=dict": world("test/DictImage-v0"),
+    "replay=rollout": ["train_every=128", "n_step=1"], "torso=dict": [*world("test/DictImage-v0"), FEW_ROWS],
     **{f"torso={name}": IMAGE for name in ("minatar_cnn", "nature_cnn", "small_cnn", "impala_cnn", "impala_large")},
-    "algorithm=tabular": ["env=chain"], "algorithm=der": IMAGE, "algorithm=btr": [*IMAGE, "replay.capacity=1000"],
+    "algorithm=tabular": ["env=chain"], "algorithm=der": IMAGE, "algorithm=btr": IMAGE,
 }  # fmt: skip
 CHOICES = [
     f"{group}={choice}" for group, choices in sorted(GROUPS.items()) for choice in choices if group != "experiment"
