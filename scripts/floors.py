@@ -125,17 +125,9 @@ def alternate(programs: dict[str, Callable[[int], Any]], windows: int) -> dict[s
     return measured
 
 
-def windows(
-    steps: dict[str, Callable[[], Any]], count: int, calls: int, device: torch.device, parts: int = 1, flop: float = 0
-) -> dict[str, list[float]]:
-    """Microseconds of each step, or of one of its equal parts, in `count` windows of `calls`; and, as `floor`, those
-    of `flop` operations at the rate of large products."""
-
-    def program(step: Callable[[], Any]) -> Callable[[int], float]:
-        return lambda _: 1e6 * timed(step, calls, device) / parts
-
-    floor: dict[str, Callable[[int], float]] = {"floor": lambda _: 1e6 * flop / rate(device)} if flop else {}
-    return alternate({**{name: program(step) for name, step in steps.items()}, **floor}, count)
+def window(step: Callable[[], Any], calls: int, device: torch.device, parts: int = 1) -> Callable[[int], float]:
+    """A window of `calls`: the microseconds of each, or of one of its equal parts."""
+    return lambda _: 1e6 * timed(step, calls, device) / parts
 
 
 def flops(step: Callable[[], Any]) -> int:
@@ -150,7 +142,7 @@ def rate(device: torch.device) -> float:
     """Operations a second in some large float32 products, on as many threads as torch has now."""
     size = 4096 if device.type == "cuda" else 1024
     a, b = torch.rand(2, size, size, device=device)
-    out = torch.empty_like(a)
+    out = torch.mm(a, b)  # the first one also wakes the library and fetches memory
     return 2 * size**3 / timed(lambda: torch.mm(a, b, out=out), PRODUCTS, device)
 
 

@@ -129,8 +129,12 @@ def engines(options: dict[str, Any], extra: list[str]) -> Report:
                 first[name] = floors.first(runs[name].trainer.update, eager.device)
         gradient_steps = eager.trainer.learner.steps
         flop = floors.flops(eager.trainer.update) / gradient_steps
-        programs = {name: run.trainer.update for name, run in runs.items()}
-        windows = floors.windows(programs, options["windows"], options["calls"], eager.device, gradient_steps, flop)
+        programs = {
+            name: floors.window(run.trainer.update, options["calls"], eager.device, gradient_steps)
+            for name, run in runs.items()
+        }
+        programs["floor"] = lambda _: 1e6 * flop / floors.rate(eager.device)
+        windows = floors.alternate(programs, options["windows"])
         for run in runs.values():
             run.close()
     floor, launch, threads = windows.pop("floor"), 1e6 * floors.launch(eager.device), torch.get_num_threads()
@@ -158,8 +162,9 @@ def per(options: dict[str, Any], extra: list[str]) -> Report:
             first[name] = floors.first(programs[name], device)
     notes = [f"{leaves:,} transitions, {batch} drawn in a call, their weights, and their new priorities; {device}, one "
              "thread.", _how(options, "calls")]  # fmt: skip
-    windows = floors.windows(programs, options["windows"], options["calls"], device)
-    return _compared(windows, first, notes, "µs a call", {"options": options, "first_s": first})
+    programs = {name: floors.window(step, options["calls"], device) for name, step in programs.items()}
+    windows = floors.alternate(programs, options["windows"])
+    return _compared(windows, first, notes, "µs a call", {"options": options, "first_s": first}, [])
 
 
 def drawing(leaves: int, batch: int, device: torch.device) -> Callable[[], torch.Tensor]:
@@ -194,7 +199,7 @@ def _how(options: dict[str, Any], what: str) -> str:
 
 def _compared(
     windows: dict[str, list[float]], first: dict[str, float], notes: list[str], unit: str, more: dict[str, Any],
-    at_rate: list[float] | None = None,
+    at_rate: list[float],
 ) -> Report:  # fmt: skip
     """Engines beside each other, against eager and against the floor where there is one."""
     rows, eager, floor = [], median(windows["eager"]), median(at_rate) if at_rate else None
@@ -202,6 +207,6 @@ def _compared(
         times = [f"{eager / median(values):.2f}", *([f"{median(values) / floor:.1f}"] if floor else [])]
         rows.append([name, *spread(values), number(1e6 / median(values)), *times, f"{first[name]:.1f}"])
     head = ["engine", unit, "from, to", "a second", "eager / it", *(["it / floor"] if floor else []), "first, s"]
-    if floor and at_rate:
+    if floor:
         rows.append(["floor", *spread(at_rate), number(1e6 / floor), f"{eager / floor:.2f}", "1", ""])
     return Report(head, rows, notes, windows, unit, floor, more)
