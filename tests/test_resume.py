@@ -183,10 +183,11 @@ def test_a_cut_made_while_restoring_is_saved_by_the_next_checkpoint(tmp_path):
 
 
 def here(verb, *arguments):
-    """Exit code and output of a verb in this process, which spares the seconds in which a new one begins."""
-    said, handlers = io.StringIO(), [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
+    """Exit code, output and errors of a verb in this process, which spares the seconds in which a new one begins."""
+    handlers = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
     with (
-        contextlib.chdir(HERE), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said),
+        contextlib.chdir(HERE), contextlib.redirect_stdout(io.StringIO()) as out,
+        contextlib.redirect_stderr(io.StringIO()) as errors,
         pytest.MonkeyPatch.context() as patch,
     ):  # fmt: skip
         patch.setattr(sys, "argv", ["dqn", *map(str, arguments)])
@@ -197,20 +198,20 @@ def here(verb, *arguments):
             code = end.code
     for number, handler in handlers:
         signal.signal(number, handler)
-    return code, said.getvalue()
+    return code, out.getvalue(), errors.getvalue()
 
 
 def run_to_end(*arguments):
-    code, said = here(train, *arguments)
-    assert code == 0, said
-    return said
+    code, out, errors = here(train, *arguments)
+    assert code == 0, errors
+    return out + errors
 
 
 def refused(*arguments):
     """The sentence with which a run is refused."""
-    code, said = here(train, *arguments)
-    assert code == 2, said
-    return said
+    code, out, errors = here(train, *arguments)
+    assert code == 2, errors
+    return out + errors
 
 
 def command(*arguments, **kwargs):
@@ -319,10 +320,10 @@ def test_b13_a_signal_ends_with_a_checkpoint_that_resumes_exactly(never_killed, 
 @pytest.mark.parametrize(("verb", "option"), [(evaluate, "run="), (train, "resume=")], ids=["evaluate", "resume"])
 def test_a_damaged_configuration_is_one_sentence(tmp_path, verb, option, text):
     (tmp_path / "config.yaml").write_text(text)
-    code, said = here(verb, f"{option}{tmp_path}")
+    code, _, errors = here(verb, f"{option}{tmp_path}")
     assert code == 2
-    assert said.startswith(f"error: {tmp_path / 'config.yaml'} is damaged ("), said
-    assert len(said.splitlines()) == 1
+    assert errors.startswith(f"error: {tmp_path / 'config.yaml'} is damaged ("), errors
+    assert len(errors.splitlines()) == 1
 
 
 def test_b4_evaluate_writes_beside_the_result_and_changes_nothing(never_killed):
@@ -330,20 +331,20 @@ def test_b4_evaluate_writes_beside_the_result_and_changes_nothing(never_killed):
     before = {p: p.read_bytes() for p in directory.rglob("*") if p.is_file()}
     outputs = []
     for episodes in ("3", "3e0"):
-        code, said = here(evaluate, f"run={directory}", f"episodes={episodes}")
-        assert code == 0, said
+        code, out, errors = here(evaluate, f"run={directory}", f"episodes={episodes}")
+        assert code == 0, errors
         outputs.append((directory / "evaluation.json").read_text())
     assert outputs[0] == outputs[1]
     evaluation = json.loads(outputs[0])
     assert evaluation["episodes"] == 3
     assert np.mean(evaluation["returns"]) == evaluation["mean"]
-    assert "3 episodes" in said
+    assert "3 episodes" in out
     assert {p: p.read_bytes() for p in before} == before
     for bad in (["run=/nowhere"], [f"run={directory}", "episode=3"], [f"run={directory}", "epsilon=x"], []):
-        code, said = here(evaluate, *bad)
+        code, _, errors = here(evaluate, *bad)
         assert code == 2
-        assert said.startswith("error: ")
-        assert len(said.splitlines()) == 1
+        assert errors.startswith("error: ")
+        assert len(errors.splitlines()) == 1
 
 
 def test_a_damaged_checkpoint_is_one_sentence(tmp_path):
