@@ -95,8 +95,10 @@ class Convolutions(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         lead, shape = obs.shape[: -self.axes], obs.shape[-self.axes :]
-        images = self._channels_first(obs.reshape(prod(lead), *shape))
-        return self.full(self.body(real(images, self.spec))).reshape(*lead, self.features)
+        images = real(self._channels_first(obs.reshape(prod(lead), *shape)), self.spec)
+        if self.body[0].weight.is_contiguous(memory_format=torch.channels_last):
+            images = images.contiguous(memory_format=torch.channels_last)  # once, for both passes
+        return self.full(self.body(images)).reshape(*lead, self.features)
 
 
 def _plain(layers: list[tuple[int, int, int]], norm: str | None) -> Body:

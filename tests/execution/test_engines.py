@@ -200,6 +200,41 @@ def test_products_are_rewritten_for_a_cpu(inputs, outputs, products):
     assert [list(n.args[-2].meta["val"].shape) for n in left] == products
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_share_a_product_of_few_rows_the_other_way_round(threads):
+    layer, x = torch.nn.Linear(1024, 512), torch.randn(8, 1024, requires_grad=True)
+
+    def step(x):
+        y = layer(x)
+        return y, *torch.autograd.grad(y.square().sum(), [layer.weight, layer.bias, x])
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        graph, _, states = trace(step, None, x, rewrites=REWRITES)
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(graph(*states, x), step(x))
+    left = [n for n in graph.graph.nodes if n.target in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)]
+    shapes = [list(n.args[-2].meta["val"].shape) for n in left]
+    turned = [[512, 1024], [1024, 512]]  # forward, and the input's gradient; not the weight's
+    assert shapes == [*(turned if threads > 1 else [[8, 1024], [8, 512]]), [512, 8]]
+
+
+def test_a_quotient_by_a_number_is_a_product_and_by_a_tensor_is_not():
+    x, y, number, larger = torch.rand(5), torch.rand(5), torch.rand(()), torch.rand(5)
+
+    def step(x, y, number, larger):
+        one, other = [x.clone()], [y.clone()]
+        torch._foreach_div_(one, [number])
+        torch._foreach_div_(other, [larger])
+        return one[0], other[0]
+
+    graph, _, _ = trace(step, None, x, y, number, larger, rewrites=REWRITES)
+    torch.testing.assert_close(graph(x, y, number, larger), step(x, y, number, larger))
+    assert [n.target for n in graph.graph.nodes].count(torch.ops.aten._foreach_div_.List) == 1
+
+
 @pytest.mark.parametrize("shape", [(8, 16), (1, 8, 16)])  # of a batch of sequences the rows are seen in a row
 @pytest.mark.parametrize(("follows", "late"), [(torch.relu, 1), (torch.square, 0)])
 def test_a_bias_is_added_late_by_a_relu_and_by_nothing_else(follows, late, shape):
