@@ -85,8 +85,8 @@ def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) 
 
 def _convolution_backward(g: Tensor, x: Tensor, weight: Tensor, biases: Any, *options: Any) -> Any:
     """Of the weight alone, as in a first layer: the same product again."""
-    *options, (of_x, _, of_bias) = options
-    patches = None if of_x else _patches(x, weight, *options)
+    *plain, (of_x, _, of_bias) = options
+    patches = None if of_x else _patches(x, weight, *plain)
     if patches is None:
         return NotImplemented
     g = g.transpose(0, 1).reshape(len(weight), -1)

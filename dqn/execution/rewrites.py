@@ -30,7 +30,7 @@ def _quotients(tensors: list[Tensor], divisors: list[Tensor]) -> Any:
     """By a number each: as a product, which takes a fifth of a division."""
     if any(d.numel() > 1 for d in divisors):
         return NotImplemented
-    torch._foreach_mul_(tensors, [torch.reciprocal(d) for d in divisors])
+    aten._foreach_mul_.List(tensors, [torch.reciprocal(d) for d in divisors])
 
 
 def _turned(a: Tensor, b: Tensor) -> bool:

@@ -96,7 +96,7 @@ class Convolutions(nn.Module):
     def forward(self, obs: Tensor) -> Tensor:
         lead, shape = obs.shape[: -self.axes], obs.shape[-self.axes :]
         images = real(self._channels_first(obs.reshape(prod(lead), *shape)), self.spec)
-        if self.body[0].weight.is_contiguous(memory_format=torch.channels_last):
+        if next(self.body.parameters()).is_contiguous(memory_format=torch.channels_last):
             images = images.contiguous(memory_format=torch.channels_last)  # once, for both passes
         return self.full(self.body(images)).reshape(*lead, self.features)
 
