@@ -13,6 +13,7 @@ from dqn.execution.images import OF_IMAGES
 aten = torch.ops.aten
 FEW = 8  # columns or terms: products with fewer cost a BLAS more to begin than to do
 LOW, LARGE = 64, 1 << 19  # rows of one factor, numbers in the other: above and below, threads share a product well
+HALVES = (2, 4, 8, 16)  # numbers in a row whose sum is made by halves
 ROWS = 16  # numbers in a row that is read: for fewer, its place is worked out in passing
 
 
@@ -73,11 +74,23 @@ def _places(sorted_numbers: Tensor, x: Tensor, right: bool = False, **options: A
     return (sorted_numbers <= x[..., None] if right else sorted_numbers < x[..., None]).sum(-1)
 
 
+def _sums(x: Tensor, dim: Any, *keep: Any, **options: Any) -> Any:
+    """Those of a few float64 numbers in a row, by halves: a compiler adds the parts of a register by way of memory."""
+    n = x.shape[-1] if x.ndim and dim in ([-1], [x.ndim - 1]) else 0
+    if keep or options or x.dtype != torch.float64 or x.device.type != "cpu" or n not in HALVES:
+        return NotImplemented
+    while n > 1:
+        n //= 2
+        x = x[..., :n] + x[..., n:]
+    return x[..., 0]
+
+
 REWRITES: dict[Any, Callable] = {
     **OF_IMAGES,
     aten._foreach_norm.Scalar: _norms, aten._foreach_pow.ScalarAndTensor: _powers,
     aten._foreach_div_.List: _quotients, aten.addmm.default: _linear,
     aten.mm.default: _product, aten.cumsum.default: _running_sums, aten.searchsorted.Tensor: _places,
+    aten.sum.dim_IntList: _sums,
 }  # fmt: skip
 
 

@@ -264,6 +264,25 @@ def test_places_among_a_few_whole_numbers_are_sums(count, left, right):
     assert calls.count(torch.ops.aten.searchsorted.Tensor) + calls.count(torch.ops.aten.cumsum.default) == left
 
 
+@pytest.mark.parametrize(
+    ("shape", "dim", "dtype", "left"),
+    [
+        ((5, 16), -1, torch.float64, 0), ((5, 2), 1, torch.float64, 0), ((8,), 0, torch.float64, 0),
+        ((5, 3), -1, torch.float64, 1), ((5, 32), -1, torch.float64, 1), ((5, 16), -1, torch.float32, 1),
+        ((16, 5), 0, torch.float64, 1), ((2, 16), (0, 1), torch.float64, 1), ((2, 16), None, torch.float64, 1),
+    ],
+)  # fmt: skip
+def test_few_large_floats_in_a_row_are_summed_by_halves(shape, dim, dtype, left):
+    x = torch.rand(shape, dtype=dtype)
+
+    def step(x):
+        return torch.sum(x, dim), torch.sum(x, dim, keepdim=True)
+
+    graph, _, _ = trace(step, None, x, rewrites=REWRITES)
+    torch.testing.assert_close(graph(x), step(x))
+    assert [n.target for n in graph.graph.nodes].count(torch.ops.aten.sum.dim_IntList) == left + 1  # keepdim stays
+
+
 def test_a_number_that_larger_tensors_are_made_of_is_kept_and_no_other():
     x, y, state = torch.rand(5), torch.rand(()), torch.rand(3)
 
