@@ -142,8 +142,9 @@ def doubts(cfg: DictConfig, lr_schedule: Any) -> list[str]:
         "changes what is reported: take them from env.wrappers, or say so beside the results.": any(
             "Normalize" in str(node.get("_target_")) for node in (cfg.env.get("wrappers") or {}).values() if node
         ),
-        "execution.actor=process wants a core for itself, and there is one in all: set execution.actor=local.": (
-            cfg.execution.actor == "process" and _cores() == 1
+        f"execution.actor=process wants a core for itself beside execution.threads={cfg.execution.threads}, and there "
+        f"are {_cores()} in all: set execution.actor=local, or fewer threads.": (
+            cfg.execution.actor == "process" and _cores() <= cfg.execution.threads
         ),
         "A single environment stands on the first rung of exploration.ladder for ever: set env.num_envs above 1, or "
         "choose exploration=epsilon_greedy.": cfg.exploration.get("ladder", 0) > 0 and cfg.env.num_envs == 1,

@@ -5,6 +5,9 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
+import contextlib
+import io
+import signal
 import sys
 from pathlib import Path
 
@@ -109,6 +112,30 @@ def gpu(request):
             yield
 
 
+def mostly_slow(names, few):
+    """Parameters of a test, all but a few of them for slow tests."""
+    return [pytest.param(name, marks=[] if name in few else [pytest.mark.slow]) for name in names]
+
+
 def some(names, few):
     """Parameters of a test of a GPU: where one is pretended, which is slow, all but a few of them are slow tests."""
-    return [pytest.param(name, marks=[pytest.mark.slow] if PRETENDED and name not in few else []) for name in names]
+    return mostly_slow(names, few if PRETENDED else names)
+
+
+def here(verb, *arguments, at=Path(__file__).parent):
+    """Exit code, output and errors of a verb in this process, which spares the seconds in which a new one begins."""
+    handlers = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
+    with (
+        contextlib.chdir(at), contextlib.redirect_stdout(io.StringIO()) as out,
+        contextlib.redirect_stderr(io.StringIO()) as errors,
+        pytest.MonkeyPatch.context() as patch,
+    ):  # fmt: skip
+        patch.setattr(sys, "argv", ["dqn", *map(str, arguments)])
+        try:
+            verb.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code
+    for number, handler in handlers:
+        signal.signal(number, handler)
+    return code, out.getvalue(), errors.getvalue()

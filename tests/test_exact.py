@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import FEW, RECIPES
+from conftest import RECIPES
 from oracles import exact, q_table
 
 from dqn.tracking.evaluation import known_values
@@ -51,10 +51,14 @@ WORLDS = {  # an end by chance would need many more samples for the same certain
     "termination": ["+env.kwargs.final=2", "+env.kwargs.branching=1"],
     "truncation, masked": ["env.max_episode_steps=7", "+env.kwargs.branching=2", "+env.kwargs.legal=0.6"],
 }
-CASES = [  # the second world with its masks is the harder one
-    pytest.param(recipe, world, marks=[pytest.mark.slow] if world == "termination" and recipe not in FEW else [])
+OFTEN = {  # the others are slow tests: what they are made of, these are made of too; the masked world is the harder one
+    "termination": {"dqn", "tabular"},
+    "truncation, masked": {*RECIPES} - {"der", "drqn", "iqn", "n_step", "rainbow_iqn"},
+}
+CASES = [
+    pytest.param(recipe, world, marks=[] if recipe in often else [pytest.mark.slow])
+    for world, often in OFTEN.items()
     for recipe in RECIPES
-    for world in WORLDS
 ]
 
 

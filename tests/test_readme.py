@@ -4,9 +4,11 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+from conftest import here
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -15,7 +17,7 @@ COMMANDS = [
     for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
     for line in block.splitlines()
 ]
-BRIEF = {"train": ["steps=300", "tracking.final_episodes=1"], "evaluate": ["episodes=2"]}
+BRIEF = {"dqn.train": ["steps=300", "tracking.final_episodes=1"], "dqn.evaluate": ["episodes=2"]}
 
 
 @pytest.fixture(scope="module")
@@ -25,18 +27,16 @@ def empty(tmp_path_factory):
 
 def run(empty, command):
     words = shlex.split(command)
-    verb = words[2].partition(".")[2]
-    brief = [] if "--help" in words or "resume=" in command else BRIEF.get(verb, [])
+    verb = import_module(words[2])
+    brief = [] if "--help" in words or "resume=" in command else BRIEF.get(words[2], [])
     given = {word.partition("=")[0] for word in words}
     if "run.dir=runs/mine" in words or "-m" in words[3:]:
         brief = ["tracking.final_episodes=1"]
     if "steps" in given and "resume" not in given and "run.dir" not in given:
         words = [f"steps={300}" if w.startswith("steps=") else w for w in words]
         brief = ["tracking.final_episodes=1"]
-    done = subprocess.run(
-        [sys.executable, *words[1:], *brief], cwd=empty, capture_output=True, text=True, timeout=280, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    code, _, errors = here(verb, *words[3:], *brief, at=empty)
+    assert code == 0, errors
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python -m dqn")])

@@ -169,14 +169,17 @@ def test_what_it_cannot_do_is_refused(tmp_path, options, says):
         build.run(configure(REMOTE, *options), tmp_path)
 
 
-def test_one_core_is_too_few(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
-    assert any("wants a core" in sentence for sentence in doubts(configure(REMOTE), None))
-    assert not any("wants a core" in sentence for sentence in doubts(configure(), None))
+@pytest.mark.parametrize(("cores", "threads", "few"), [(1, 1, True), (2, 1, False), (2, 2, True), (4, 2, False)])
+def test_a_core_for_each_thread_and_one_more_are_wanted(monkeypatch, cores, threads, few):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(cores)}, raising=False)
+    given = f"execution.threads={threads}"
+    assert any("wants a core" in sentence for sentence in doubts(configure(REMOTE, given), None)) == few
+    assert not any("wants a core" in sentence for sentence in doubts(configure(given), None))
 
 
 def test_a_run_killed_with_9_leaves_no_process_and_a_signal_to_all_leaves_a_checkpoint(tmp_path):
-    command = [sys.executable, "-m", "dqn.train", "steps=1000000", REMOTE, "tracking.checkpoint_every=300"]
+    command = [sys.executable, "-m", "dqn.train", "execution=eager", "steps=1000000", REMOTE,
+               "tracking.checkpoint_every=300"]  # fmt: skip
     early, late = "config.yaml", "checkpoints/*.json"  # while the other process is being started, and behind that
     for number, there in ((signal.SIGINT, early), (signal.SIGINT, late), (signal.SIGKILL, late)):
         directory = tmp_path / f"{number.name}{len(there)}"

@@ -1,7 +1,5 @@
 """Killed anywhere == never killed; and what a run's directory holds."""
 
-import contextlib
-import io
 import json
 import os
 import signal
@@ -14,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import configure, world
+from conftest import configure, here, world
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dqn import build, evaluate, train
@@ -180,25 +178,6 @@ def test_a_cut_made_while_restoring_is_saved_by_the_next_checkpoint(tmp_path):
     done = (ring.terminated | ring.truncated | ring.reset)[:, 0]  # a cut just behind an end leaves two reset rows
     assert len(resets) > 20
     assert done[resets - 1].all()
-
-
-def here(verb, *arguments):
-    """Exit code, output and errors of a verb in this process, which spares the seconds in which a new one begins."""
-    handlers = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
-    with (
-        contextlib.chdir(HERE), contextlib.redirect_stdout(io.StringIO()) as out,
-        contextlib.redirect_stderr(io.StringIO()) as errors,
-        pytest.MonkeyPatch.context() as patch,
-    ):  # fmt: skip
-        patch.setattr(sys, "argv", ["dqn", *map(str, arguments)])
-        try:
-            verb.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code
-    for number, handler in handlers:
-        signal.signal(number, handler)
-    return code, out.getvalue(), errors.getvalue()
 
 
 def run_to_end(*arguments):

@@ -128,6 +128,7 @@ def test_a26_same_seed_same_hash_other_seed_other_hash(wired):
     assert hashes[0] == hashes[1] != hashes[2]
 
 
+PLAIN = ["tuned=none", "tuned.quantiles=16", "tuned.samples=8", "steps=700", "learning_starts=100"]
 CHANGES = [
     "gamma=0.9", "n_step=3", "learning_starts=150", "train_every=7", "updates=2", "max_grad_norm=0.01", "seed=5",
     "torso.hidden=[32]", "torso.norm=layer", "head.loss=squared", "head.kappa=0.1", "backup=double_q",
@@ -147,7 +148,7 @@ CHANGES = [
 def plain_hash(tmp_path_factory):
     from conftest import build, configure
 
-    run = build.run(configure("tuned=none", "steps=700", "learning_starts=100"), tmp_path_factory.mktemp("plain"))
+    run = build.run(configure(*PLAIN), tmp_path_factory.mktemp("plain"))
     run.trainer.run()
     run.close()
     return parameter_hash(run.trainer.learner.online.state_dict())
@@ -156,7 +157,7 @@ def plain_hash(tmp_path_factory):
 @pytest.mark.parametrize("change", CHANGES)
 def test_a25_every_option_changes_the_run(wired, plain_hash, change):
     more = ["env.num_envs=2", "tuned.epsilon_end=0.4"] if change == "exploration.ladder=2" else []
-    run = wired("tuned=none", "steps=700", "learning_starts=100", change, *more)
+    run = wired(*PLAIN, change, *more)
     run.trainer.run()
     assert parameter_hash(run.trainer.learner.online.state_dict()) != plain_hash
 

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import FEW, PRETENDED, RECIPES, some, world
+from conftest import FEW, PRETENDED, RECIPES, mostly_slow, some, world
 
 from dqn.execution import compiled, engines
 from dqn.execution.recording import trace
@@ -65,7 +65,7 @@ def test_a24_every_recipe_recorded_is_the_recipe_as_written(small, recipe, recor
 LONG = {"btr": 900, "fqf": 250, "r2d2": 600}
 
 
-@pytest.mark.parametrize("recipe", [pytest.param(r, marks=[] if r == "dqn" else pytest.mark.slow) for r in RECIPES])
+@pytest.mark.parametrize("recipe", mostly_slow(RECIPES, ["dqn"]))
 def test_a24_every_recipe_compiled_is_the_recipe_as_written(small, recipe, caplog):
     steps = f"steps={LONG.get(recipe, 1000)}"
     as_written = through(small(recipe, "execution=eager", steps, *CHANGING).trainer)

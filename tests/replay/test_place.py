@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import RECIPES, some
+from conftest import FEW, RECIPES, mostly_slow, some
 
 from dqn import build
 from dqn.execution import engines
@@ -23,7 +23,7 @@ def apart(monkeypatch):
     return wire
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", mostly_slow(RECIPES, FEW))
 def test_an_update_with_a_batch_from_elsewhere_is_the_same_update(small, apart, recipe):
     here, there = small(recipe), apart(small(recipe))
     before = {name: tensor.clone() for name, tensor in there.trainer.learner.state().items()}
