@@ -32,7 +32,7 @@ LEVEL = {
 }
 FAMILY = {  # parts that a reader of plain DQN need not open
     "distributions.py", "heads.py", "quantiles.py", "layers.py", "outputs.py", "torsos.py", "convs.py", "cores.py",
-    "records.py", "frames.py", "priorities.py", "prioritized.py", "dataset.py", "terms.py", "passes.py",
+    "records.py", "frames.py", "storage.py", "priorities.py", "prioritized.py", "dataset.py", "terms.py", "passes.py",
 }  # fmt: skip
 CORE = ["types.py", "ops", "networks", "replay", "acting", "learning", "collector.py", "trainer.py", "parts.py",
         "build.py", "train.py"]  # fmt: skip

@@ -20,13 +20,10 @@ import torch
 from torch import Tensor
 
 from dqn.replay.frames import newest, prove, whole
+from dqn.replay.storage import blank, tensor_dtype
 from dqn.types import Rows, Spec
 
 FIELDS = ("obs", "action", "reward", "terminated", "truncated", "reset")
-
-
-def _tensor_dtype(dtype: np.dtype) -> torch.dtype:
-    return torch.get_default_dtype() if dtype.kind == "f" else torch.from_numpy(np.empty(0, dtype)).dtype
 
 
 class Ring:
@@ -36,10 +33,10 @@ class Ring:
     shorter, fewer transitions are kept. Unwritten floats are NaN, so a row that was never written cannot go unseen.
     Rows are numbered from 0 for ever; row w lies in slot w mod R. `state_size` > 0 also keeps what the network's core
     remembered before each row [R, E, S]. With `file` the observations lie there, on a CPU: a memory larger than the
-    machine's, as fast as its page cache. It has no name once it is mapped, so nothing stays behind; what was not
-    written is 0. With `frame_stack` k > 1, `spec` is that of one frame and blocks bring stacks [K+1, E, k, ...]: the
-    last k frames of an episode, the newest last; where there are fewer, before them its first one (`frame_padding` is
-    reset) or zeros (zero), as gymnasium.wrappers.FrameStackObservation calls it.
+    machine's, as fast as its page cache; what was not written is 0. With `frame_stack` k > 1, `spec` is that of one
+    frame and blocks bring stacks [K+1, E, k, ...]: the last k frames of an episode, the newest last; where there are
+    fewer, before them its first one (`frame_padding` is reset) or zeros (zero), as
+    gymnasium.wrappers.FrameStackObservation calls it.
 
     Errors: ValueError when capacity, window, stride or frame_stack are not positive, or for another frame_padding.
     """
@@ -69,15 +66,10 @@ class Ring:
         self.num_envs, self.window = num_envs, window
         self.rows = self.rows_for(capacity, num_envs, window + self.before, stride)
         self.fields = (*FIELDS, "core") if state_size else FIELDS
-        shape, dtype = (self.rows, num_envs), _tensor_dtype(spec.obs_dtype)
-        blank = {"fill_value": float("nan") if dtype.is_floating_point else 0, "device": device}
-        if file is None:
-            self.obs = torch.full((*shape, *spec.obs_shape), dtype=dtype, **blank)
-        else:
-            self.obs = torch.from_file(str(file), True, prod((*shape, *spec.obs_shape)), dtype=dtype)
-            self.obs = self.obs.view(*shape, *spec.obs_shape)
-            file.unlink()
-        self.shown = self.obs.view(torch.uint8) if dtype == torch.bool else self.obs  # bytes vectorise, bools do not
+        shape = (self.rows, num_envs)
+        self.obs = blank((*shape, *spec.obs_shape), spec.obs_dtype, device, file)
+        bools = self.obs.dtype == torch.bool
+        self.shown = self.obs.view(torch.uint8) if bools else self.obs  # bytes vectorise, bools do not
         self.action = torch.zeros(shape, dtype=torch.int64, device=device)
         self.reward = torch.full(shape, float("nan"), device=device)
         self.terminated = torch.zeros(shape, dtype=torch.bool, device=device)
@@ -112,7 +104,7 @@ class Ring:
         frame_stack: int = 1,
     ) -> int:
         """Memory a ring of these sizes takes, in bytes."""
-        obs, real = prod(spec.obs_shape) * _tensor_dtype(spec.obs_dtype).itemsize, torch.get_default_dtype().itemsize
+        obs, real = prod(spec.obs_shape) * tensor_dtype(spec.obs_dtype).itemsize, torch.get_default_dtype().itemsize
         row = obs + 8 + real + 3 + state_size * real + 8
         return (cls.rows_for(capacity, num_envs, window + frame_stack - 1, stride) * row + 8) * num_envs
 

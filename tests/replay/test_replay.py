@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -107,6 +110,19 @@ def test_bytes_for_tells_what_is_allocated():
     assert Ring.bytes_for(SPEC, 1000, 3, 2) == sum(x.numel() * x.element_size() for x in fields)
     image = Spec((4, 4), np.dtype(np.uint8), 2)
     assert Ring(image, 10, 1).obs.dtype == torch.uint8
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux")
+def test_what_is_not_written_takes_no_memory():
+    def resident():  # KiB
+        return int(re.search(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+
+    before = resident()
+    ring = Ring(Spec((84, 84), np.dtype(np.uint8), 2), 50_000, 1)  # 350 MiB
+    blank = resident()
+    ring.obs[: len(ring.obs) // 2] = 1
+    assert blank - before < 50_000 and resident() - before > 150_000
+    assert not ring.obs[-1].any()
 
 
 def test_rows_since_restores_an_equal_ring():
