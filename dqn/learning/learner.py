@@ -85,8 +85,10 @@ class Learner:
         if self.passes is None:
             return self.descend(batch, atoms, probs)
         flat = self.passes.flatten(batch, atoms, probs)
-        stats = [self.descend_rows(rows, *flat) for rows in self.passes.rows(len(flat[0]), flat[0].device)]
-        return torch.stack(stats).mean(0), None
+        stats = torch.zeros(len(STATS), device=atoms.device)
+        for rows in self.passes.rows(len(flat[0]), flat[0].device):
+            stats = stats + self.descend_rows(rows, *flat)  # at once: a captured step writes over its results
+        return stats / self.steps, None
 
     def descend_rows(self, rows: Tensor, *flat: Tensor) -> Tensor:
         """One gradient step on some rows of a batch that was taken apart; returns the statistics."""

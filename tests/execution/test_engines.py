@@ -27,7 +27,14 @@ CPU = torch.device("cpu")
 
 def through(trainer):
     """A run with everything between updates that an engine might not notice: rows, lr, syncs, a load."""
-    whole, parts = trainer.times, (trainer.learner, trainer.memory)
+    whole, parts, note = trainer.times, (trainer.learner, trainer.memory), trainer.meter.note_update
+    told = []
+
+    def hear(stats):
+        told.append(stats.double().cpu())
+        note(stats)
+
+    trainer.meter.note_update = hear
     trainer.times = replace(whole, steps=whole.steps // 2)
     trainer.run()
     kept = [{name: tensor.clone() for name, tensor in part.state().items()} for part in parts]
@@ -37,7 +44,7 @@ def through(trainer):
         part.load(state)
     trainer.times = whole
     trainer.run()
-    return {k: v.double().cpu() for k, v in trainer.learner.state().items()}
+    return {"told": torch.stack(told).mean(0), **{k: v.double().cpu() for k, v in trainer.learner.state().items()}}
 
 
 def assert_same(mine, theirs, tolerance):
