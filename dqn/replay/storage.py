@@ -16,17 +16,12 @@ def tensor_dtype(dtype: np.dtype) -> torch.dtype:
 def blank(shape: tuple[int, ...], dtype: np.dtype, device: torch.device | str, file: Path | None = None) -> Tensor:
     """Numbers that nobody wrote: NaN, or 0 where there is none.
 
-    A CPU's zeros are the system's, which gives each page when it is first touched: a million Atari frames take no time
-    at the start and no memory before they come. In `file` all numbers are 0; it has no name once it is mapped, so
-    nothing stays behind.
+    They are written here once, so that the system has given the memory before a run begins: one that does not fit fails
+    then, and not after hours. In `file` all numbers are 0; it has no name once it is mapped, so nothing stays behind.
     """
     kind = tensor_dtype(dtype)
     if file is not None:
         mapped = torch.from_file(str(file), True, prod(shape), dtype=kind)
         file.unlink()
         return mapped.view(shape)
-    if kind.is_floating_point:
-        return torch.full(shape, float("nan"), dtype=kind, device=device)
-    if torch.device(device).type == "cpu":
-        return torch.from_numpy(np.zeros(shape, dtype))
-    return torch.zeros(shape, dtype=kind, device=device)
+    return torch.full(shape, float("nan") if kind.is_floating_point else 0, dtype=kind, device=device)
