@@ -3,8 +3,9 @@
 `capture(step, optimizer)` takes a step of tensors, with its in-place effects on others, and gives one that does the
 same. One body is valid under all engines because state is written in place, shapes are fixed, numbers that vary are
 tensors that the host fills, and random numbers come from generators (results are returned as tensors, in tuples and
-dicts). `optimizer` is the one that the step uses, where it uses one. `small` says that arrays may be so small that
-torch itself is what takes the time. `why` says in words what was chosen.
+dicts; they are to be used, or copied, before the next call, which may write over them). `optimizer` is the one that the
+step uses, where it uses one. `small` says that arrays may be so small that torch itself is what takes the time. `why`
+says in words what was chosen.
 """
 
 from collections.abc import Callable
