@@ -17,7 +17,7 @@ DEEP = [
 ]  # fmt: skip
 LONGER = [*DEEP, "steps=12000", "lr_schedule.steps=12000"]  # noise and sampled fractions take their time to average out
 NUMBERS = {  # what a small world needs of a recipe: without a correction only one-step returns are off-policy
-    "tabular": ["optimizer.lr=0.2", "lr_schedule.end=0", "lr_schedule.steps=6000", "steps=6000"],
+    "tabular": ["optimizer.lr=0.2", "lr_schedule.end=0", "lr_schedule.steps=4000", "steps=4000"],
     "pqn": [
         "torso.hidden=[64]", "optimizer.lr=3e-3", "lr_schedule.end=0", "lr_schedule.steps=24000",
         "steps=24000", "env.num_envs=16", "replay.length=16", "lambda_=0.0", "passes.minibatches=8",

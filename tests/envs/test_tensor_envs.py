@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import configure, some
+from conftest import configure, mostly_slow, some
 
 from dqn import parts
 from dqn.cli import CONF
@@ -132,7 +132,7 @@ def test_every_world_trains_captured_as_written(world, wired, caplog):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("recipe", ["dqn", "pqn", "rainbow"])
-@pytest.mark.parametrize("execution", ["eager", "cudagraph"])
+@pytest.mark.parametrize("execution", mostly_slow(["eager", "cudagraph"], ["cudagraph"]))
 def test_nothing_leaves_the_gpu_between_two_lines_of_the_log(wired, recipe, execution, monkeypatch):
     small = ["passes.minibatches=4"] if recipe == "pqn" else ["learning_starts=20", "train_every=20"]
     trainer = wired(f"algorithm={recipe}", "env=tensor_cartpole", "device=cuda", f"execution={execution}", "steps=800",
