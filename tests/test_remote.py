@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,19 @@ def test_it_acts_by_weights_one_learning_phase_old_and_by_no_others(wired, name)
     assert remote.env_steps == oracle.env_steps >= 600
     assert remote.updates == oracle.updates > 20
     assert whole_state(remote) == whole_state(oracle)
+
+
+@pytest.mark.parametrize("execution", ["eager", "auto", "compile"])
+def test_a_checkpoint_leaves_the_weights_it_acts_by_where_they_are(wired, execution):
+    options = [*VARIANTS["dqn"], "env.num_envs=1", "exploration.epsilon=0.05", "optimizer.lr=0.01"]
+    remote = wired(*options, REMOTE, f"execution={execution}").trainer
+    for steps in (500, 1000, 1500):  # each ends with a checkpoint
+        remote.times = replace(remote.times, steps=steps)
+        remote.run()
+    oracle = wired(*options, "execution=eager").trainer
+    oracle.collector = Lagging(oracle.collector, oracle.learner.online)
+    oracle.run()
+    assert torch.equal(remote.memory.ring.action, oracle.memory.ring.action)
 
 
 def made(directory, *options, resume=False):

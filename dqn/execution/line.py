@@ -1,5 +1,6 @@
 """A line between two processes on one machine, for short words that must arrive soon."""
 
+import pickle
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Semaphore
@@ -16,7 +17,8 @@ Numbers = tuple[int, int, int, float, float]
 
 
 class Line:
-    """One end: numbers go through shared memory, and anything else, pickled, through a pipe behind them.
+    """One end: numbers go through shared memory, and anything else, pickled, through a pipe behind them; by value, as
+    the pipe's own pickling would move the tensors that it is handed, away from the arrays that look at their memory.
 
     Each end sends and receives in turn. Errors: EOFError where the other process has died.
     """
@@ -38,7 +40,7 @@ class Line:
         """Anything that can be pickled."""
         NUMBERS.pack_into(self.out, 0, 1, 0, 0, 0, 0.0, 0.0)
         self.ring.release()
-        self.pipe.send(thing)
+        self.pipe.send_bytes(pickle.dumps(thing))
 
     def receive(self, alive: Callable[[], bool]) -> tuple[Numbers | None, Any]:
         """The numbers, or None and the thing."""
@@ -50,7 +52,7 @@ class Line:
                 if not alive():
                     raise EOFError
         thing, *numbers = NUMBERS.unpack_from(self.into)
-        return (None, self.pipe.recv()) if thing else (tuple(numbers), None)
+        return (None, pickle.loads(self.pipe.recv_bytes())) if thing else (tuple(numbers), None)
 
 
 def line(context: Any) -> tuple[Line, Line]:
