@@ -12,16 +12,19 @@ class Stage:
     """Room for `ticks` ticks of E environments. Every value is copied in, so an environment may reuse its buffers.
 
     For each tick: `decide(obs, action)` before the environment steps, `happen(step)` after it. `state_size` is the
-    width of what the network's core remembers, 0 without one. `zeros(shape, dtype)` gives the memory.
+    width of what the network's core remembers, 0 without one. `zeros(shape, dtype)` gives the memory. The last
+    observation of an episode behind which the next has begun gets a row of its own, as in the ring, where there is one
+    environment; of many it lies beside their rows (`splits`), or they would not stay in step.
     """
 
     def __init__(
         self, spec: Spec, num_envs: int, ticks: int, state_size: int = 0, zeros: Callable[..., np.ndarray] = np.zeros
     ):
-        shape = (ticks, num_envs)
+        self.alone = num_envs == 1
+        shape = (ticks + self.alone, num_envs)
         real = np.float64 if torch.get_default_dtype() == torch.float64 else np.float32
-        self.obs = zeros((ticks + 1, num_envs, *spec.obs_shape), spec.obs_dtype)
-        self.final_obs = zeros((ticks, num_envs, *spec.obs_shape), spec.obs_dtype)
+        self.obs = zeros((shape[0] + 1, num_envs, *spec.obs_shape), spec.obs_dtype)
+        self.final_obs = zeros((0 if self.alone else ticks, num_envs, *spec.obs_shape), spec.obs_dtype)
         self.action, self.reward = zeros(shape, np.int64), zeros(shape, real)
         self.terminated, self.truncated, self.reset, self.splits = (zeros(shape, bool) for _ in range(4))
         self.core = zeros((*shape, state_size), real) if state_size else None
@@ -29,7 +32,7 @@ class Stage:
 
     @property
     def full(self) -> bool:
-        return self.used == self.ticks
+        return self.used >= self.ticks
 
     def decide(self, obs: np.ndarray, action: np.ndarray, core: torch.Tensor | None = None) -> None:
         self.obs[self.used] = obs
@@ -43,11 +46,17 @@ class Stage:
         self.terminated[t] = step.terminated
         self.truncated[t] = step.truncated
         self.reset[t] = step.reset
+        self.used = t + 1
         if step.final_obs is None:
             self.splits[t] = False
+        elif self.alone:
+            nothing = np.zeros(1, bool)
+            self.decide(step.final_obs, np.zeros(1, np.int64))
+            if self.core is not None:
+                self.core[t + 1] = 0.0
+            self.happen(Step(step.obs, np.zeros(1), nothing, nothing, ~nothing))
         else:
             self.final_obs[t], self.splits[t] = step.final_obs, step.terminated | step.truncated
-        self.used = t + 1
 
     def take(self, obs: np.ndarray) -> Rows:
         """The rows so far as views, closed by what is seen now; the stage is empty afterwards."""

@@ -1,5 +1,7 @@
 """Raw returns and lengths of the episodes in a stream of rows, whatever the autoreset mode."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -7,19 +9,21 @@ from torch import Tensor
 from dqn.types import Rows
 
 FIELDS = ("reward", "terminated", "truncated", "reset")
-MOST = 1 << 22  # decisions that wait on a device, 16 bytes each
+FEW = 1 << 8  # decisions that wait on the host, as many small blocks take as long to count as a large one
+MOST = 1 << 22  # those that wait on a device, 16 bytes each
 
 
 class Episodes:
     """Adds up rewards and decisions of each environment; reset rows count for nothing.
 
-    Both verbs give (return, length) of every episode that has ended, in the order in which they ended, and the largest
-    |reward|. Nothing is asked of a device for that: its rows wait there until they are read.
+    Both verbs give (return, length) of every episode that was found to have ended, in the order in which they ended,
+    and the largest |reward|. Nothing is asked of a device for that: its rows wait there until they are read, and so,
+    for a while, do rows that are few.
     """
 
     def __init__(self, num_envs: int):
         self.num_envs = num_envs
-        self.waiting: list[Tensor] = []  # [4, K, E] of each block
+        self.waiting: list[Any] = []  # of each block [4, K, E] on a device, or four arrays [K, E]
         self.held = 0  # decisions in them
         self.begin()
 
@@ -31,18 +35,23 @@ class Episodes:
     def extend(self, rows: Rows) -> tuple[list[tuple[float, int]], float]:
         """Count a block of rows."""
         fields = [getattr(rows, name) for name in FIELDS]
-        if not torch.is_tensor(rows.reward) or rows.reward.device.type == "cpu":
-            return self._count(*map(np.asarray, fields))
-        self.waiting.append(torch.stack([x.to(rows.reward.dtype) for x in fields]))
-        self.held += rows.reward.numel()
-        return self.read() if self.held > MOST else ([], 0.0)
+        on_host = not torch.is_tensor(rows.reward) or rows.reward.device.type == "cpu"
+        if on_host:
+            self.waiting.append([np.array(x) for x in fields])  # copies: the stage is filled anew
+        else:
+            self.waiting.append(torch.stack([x.to(rows.reward.dtype) for x in fields]))
+        self.held += self.waiting[-1][0].shape[0] * self.num_envs
+        return self.read() if self.held > (FEW if on_host else MOST) else ([], 0.0)
 
     def read(self) -> tuple[list[tuple[float, int]], float]:
-        """Count what waits on a device."""
+        """Count what waits."""
         if not self.waiting:
             return [], 0.0
-        rewards, *flags = torch.cat(self.waiting, 1).numpy(force=True)
-        self.waiting, self.held = [], 0
+        blocks, self.waiting, self.held = self.waiting, [], 0
+        if torch.is_tensor(blocks[0]):
+            rewards, *flags = torch.cat(blocks, 1).numpy(force=True)
+        else:
+            rewards, *flags = map(np.concatenate, zip(*blocks, strict=True))
         return self._count(rewards, *(x.astype(bool) for x in flags))
 
     def _count(self, rewards: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, reset: np.ndarray):

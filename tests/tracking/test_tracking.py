@@ -43,7 +43,10 @@ def test_episodes_end_in_order_within_a_block():
 
     done = np.array([[0, 1], [1, 0], [0, 1]], bool)
     no, ones = np.zeros((3, 2), bool), np.ones((3, 2), np.float32)
-    assert Episodes(2).extend(Rows(None, None, ones, done, no, no)) == ([(1.0, 1), (2.0, 2), (2.0, 2)], 1.0)
+    episodes = Episodes(2)
+    assert episodes.extend(Rows(None, None, ones, done, no, no)) == ([], 0.0)  # few rows wait for others
+    ones[:] = 7.0  # the stage is filled anew meanwhile
+    assert episodes.read() == ([(1.0, 1), (2.0, 2), (2.0, 2)], 1.0)
 
 
 class Still:
