@@ -37,7 +37,7 @@ class Episodes:
         fields = [getattr(rows, name) for name in FIELDS]
         on_host = not torch.is_tensor(rows.reward) or rows.reward.device.type == "cpu"
         if on_host:
-            self.waiting.append([np.array(x) for x in fields])  # copies: the stage is filled anew
+            self.waiting.append([np.asarray(x).copy() for x in fields])  # the stage is filled anew
         else:
             self.waiting.append(torch.stack([x.to(rows.reward.dtype) for x in fields]))
         self.held += self.waiting[-1][0].shape[0] * self.num_envs
