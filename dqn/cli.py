@@ -18,6 +18,7 @@ from dqn.types import RunError, UsageError
 
 HERE = Path(__file__).resolve().parent
 OmegaConf.register_new_resolver("mul", lambda *numbers: prod(numbers), replace=True)  # ${mul:${env.num_envs},32}
+OmegaConf.register_new_resolver("max", max, replace=True)  # ${max:50000,${mul:5000,${env.num_envs}}}
 CONF = next(path for path in (HERE / "conf", HERE.parent / "conf") if path.is_dir())  # wheel, checkout
 
 

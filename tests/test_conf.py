@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import configure, world
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf, open_dict
 
 from dqn import build, evaluate, train
@@ -46,6 +47,13 @@ def test_every_choice_builds(wired, choice, recorded):
         pytest.importorskip("Box2D")
     data = [f"replay.path={recorded}"] if choice in ("replay=dataset", "algorithm=cql") else []
     wired(choice, *WITH.get(choice, []), *data)
+
+
+@pytest.mark.parametrize(("num_envs", "every"), [(1, 50_000), (8, 50_000), (128, 640_000)])
+def test_many_environments_are_not_begun_anew_in_the_middle_of_every_episode(num_envs, every):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", overrides=[f"env.num_envs={num_envs}", "run.dir=unused"])
+    assert cfg.tracking.checkpoint_every == every
 
 
 @pytest.mark.parametrize("name", [name for name in GROUPS["experiment"] if name != "none"])
