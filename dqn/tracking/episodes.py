@@ -40,7 +40,7 @@ class Episodes:
             self.waiting.append([np.asarray(x).copy() for x in fields])  # the stage is filled anew
         else:
             self.waiting.append(torch.stack([x.to(rows.reward.dtype) for x in fields]))
-        self.held += self.waiting[-1][0].shape[0] * self.num_envs
+        self.held += len(rows.reward) * self.num_envs
         return self.read() if self.held > (FEW if on_host else MOST) else ([], 0.0)
 
     def read(self) -> tuple[list[tuple[float, int]], float]:

@@ -57,11 +57,8 @@ def assert_same(mine, theirs, tolerance):
 
 
 CHANGING = ["lr_schedule.end=0.1", "lr_schedule.steps=200"]
-LONG = {
-    "btr": 900,
-    "fqf": 150,
-    "r2d2": 600,
-}  # steps: later the last bit decides, a draw or a tie; which, a CPU's kernels
+# steps: with these the last bit, which is a CPU's kernels', decides later, a draw or a tie
+LONG = {"btr": 900, "fqf": 150, "r2d2": 600}
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
