@@ -14,13 +14,14 @@ from dqn.acting.actor import Actor
 from dqn.acting.exploration import EpsilonGreedy
 from dqn.cli import run_config, run_directory
 from dqn.envs.single import make_one
+from dqn.envs.spaces import MAX_ACTIONS
 from dqn.envs.tensor.envs import TensorEnvs
 from dqn.execution.device import choose_device
 from dqn.networks.qnetwork import QNetwork
 from dqn.ops.schedules import Constant
 from dqn.options import check
 from dqn.tracking.checkpoint import Checkpoints, Snapshot, part
-from dqn.types import MASK, UsageError
+from dqn.types import UsageError
 
 
 def trained(directory: Path, device: torch.device) -> tuple[DictConfig, Any, QNetwork, Snapshot]:
@@ -77,17 +78,19 @@ class Agent:
             raise UsageError(f"{self.envs.id} is no single Gymnasium environment: make what is to be seen yourself.")
         options = {**cast(dict, OmegaConf.to_container(env.kwargs, resolve=True)), **kwargs}
         limit, wrappers = env.max_episode_steps, parts.wrappers_of(self.cfg)
-        return make_one(0, env.id, env.imports, options, limit, None, wrappers).env  # pyright: ignore[reportAttributeAccessIssue]  # of Watched
+        most = env.get("max_actions") or MAX_ACTIONS  # a run of an earlier version has none
+        return make_one(0, env.id, env.imports, options, limit, None, wrappers, most).env  # pyright: ignore[reportAttributeAccessIssue]  # of Watched
 
     def _seen(self, obs: Any, mask: Any) -> np.ndarray:
         if isinstance(self.envs, TensorEnvs):
             return np.asarray(obs, self.envs.spec.obs_dtype)[None]
         if not self.envs.masked:
             return self.envs.observations.read(_batched(obs))
-        if self.envs.observations.own_mask:
-            mask = obs[MASK]
-        legal = np.ones(self.envs.actions.n, bool) if mask is None else np.asarray(mask, bool)
-        return self.envs.observations.read(_batched(obs), legal[None])
+        observations, actions = self.envs.observations, self.envs.actions
+        if observations.own_mask is not None:
+            mask = observations.mask_of(obs)
+        legal = np.ones(actions.n, bool) if mask is None else actions.legal_of_one(mask)
+        return observations.read(_batched(obs), legal[None])
 
 
 def _batched(obs: Any) -> Any:

@@ -16,7 +16,7 @@ AT_LEAST = {  # whole numbers and their smallest value
     "passes.epochs": 1, "passes.minibatches": 1, "target.period": 0, "execution.threads": 1, "tracking.log_every": 1,
     "tracking.checkpoint_every": 0, "tracking.evaluate_every": 0, "tracking.evaluate_episodes": 1,
     "tracking.final_episodes": 1, "tracking.evaluate_cap": 1,
-    "tracking.evaluate_envs": 1, "env.max_episode_steps": 1,
+    "tracking.evaluate_envs": 1, "env.max_episode_steps": 1, "env.max_actions": 1,
 }  # fmt: skip
 MOST_THREADS = 1024  # torch dies of more without a word
 ABOVE = 5e-324  # any number above 0
@@ -28,7 +28,7 @@ BETWEEN = {  # real numbers and their bounds
 }  # fmt: skip
 ENDLESS = ("max_grad_norm", "reward_clip")  # may be inf
 OPTIONAL = (  # may be null, or not be there
-    "target.polyak", "lambda_", "env.max_episode_steps", *ENDLESS,
+    "target.polyak", "lambda_", "env.max_episode_steps", "env.max_actions", *ENDLESS,
     *(name for name in BETWEEN if name.startswith(("backup.", "lr_schedule."))),
 )  # fmt: skip
 ACTORS = ("local", "process")

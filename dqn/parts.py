@@ -59,7 +59,9 @@ def environments(cfg: DictConfig, device: torch.device | str = "cpu", **changes:
     options: dict[str, Any] = {**OmegaConf.to_container(cfg.env, resolve=True), **changes, "wrappers": wrappers}  # type: ignore[dict-item]
     envs = make(**options)
     same = (options["vectorization"], options["autoreset"]) == ("sync", "same_step")
-    return Alone(envs.envs, "none" if envs.silent else "auto") if same and Alone.fits(envs) else envs
+    if not same or not Alone.fits(envs):
+        return envs
+    return Alone(envs.envs, "none" if envs.silent else "auto", max_actions=envs.max_actions)
 
 
 def evaluation_environments(cfg: DictConfig, episodes: int) -> GymEnvs | TensorEnvs:

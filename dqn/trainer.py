@@ -121,11 +121,17 @@ class Trainer:
                 self.learner.sync_target()
 
     def diverged(self) -> None:
-        path = self.directory / "diverged.safetensors"
-        save_batch(path, self.memory.gather(*self.drawn).tensors())
+        """End the run at a loss that is not finite, with the batch beside it and what to change."""
+        path, batch = self.directory / "diverged.safetensors", self.memory.gather(*self.drawn).tensors()
+        save_batch(path, batch)
+        given = {"observations": batch["obs"], "rewards": batch["reward"]}
+        wrong = [name for name, x in given.items() if x.is_floating_point() and not x.isfinite().all()]
+        advice = "lower optimizer.lr or set max_grad_norm"
+        if wrong:
+            advice = f"its {' and '.join(wrong)} are not all finite, so correct what gave them"
         raise RunError(
             f"The loss is not finite at update {self.updates} (env_steps {self.env_steps}); the batch is in {path}: "
-            "lower optimizer.lr or set max_grad_norm, and look for rewards or observations that are not finite."
+            f"{advice}."
         )
 
     def evaluate_when_due(self) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 OBSERVATION, MASK = "observation", "action_mask"  # parts of a record: what is no Dict, and the legal actions
+TOLD = "told"  # in the info of a step that ends an episode: the values that tracking.info names
 ILLEGAL = -1e30  # q of an action that may not be taken: never a maximum, no weight in a softmax, and finite: 0 · q = 0
 
 
@@ -48,6 +49,7 @@ class Step:
     `reset[e]`: this tick was not a decision but the autoreset of environment e, its action was ignored.
     `final_obs[e]`: the last observation of the episode that ended at this tick, where `obs[e]` already belongs
     to the next one (autoreset modes SAME_STEP and DISABLED; None in NEXT_STEP, and at ticks where nothing ended).
+    `told[e]`: the values that tracking.info names, where an episode of environment e ended; NaN where it gave none.
     """
 
     obs: np.ndarray  # [E, ...] what is seen after the tick
@@ -56,6 +58,7 @@ class Step:
     truncated: np.ndarray  # [E] bool
     reset: np.ndarray  # [E] bool
     final_obs: np.ndarray | None = None  # [E, ...], valid where done
+    told: np.ndarray | None = None  # [E, I], valid where done
 
     @property
     def begins(self) -> np.ndarray:
@@ -76,6 +79,7 @@ class Rows:
     final_obs: Any = None  # [K, E, ...] valid where done and used only if `splits`
     splits: Any = None  # [K, E] bool: the episode ended here and obs[k+1] belongs to the next one
     core: Any = None  # [K, E, S] what the network's core remembered before each tick
+    told: Any = None  # [K, E, I] the values that tracking.info names, where an episode ended; else NaN
 
 
 @dataclass

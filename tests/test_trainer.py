@@ -172,14 +172,23 @@ def test_a_soft_target_is_synced_at_every_multiple_of_its_period_whatever_num_en
 
 
 def test_b9_a_loss_that_is_no_number_stops_at_its_update_with_the_batch(wired):
-    run = wired(*world("test/NanReward-v0", "steps=300", "learning_starts=20", "train_every=1"))
+    numbers = ["steps=300", "learning_starts=20", "train_every=1", "head.loss=squared"]
+    run = wired(*world("test/HugeReward-v0", *numbers))
     with pytest.raises(RunError, match=r"not finite at update 1 .*lower optimizer.lr"):
         run.trainer.run()
     batch = load_file(run.trainer.directory / "diverged.safetensors")
     slot, ring = batch["slot"], run.trainer.memory.ring
-    assert batch["reward"].isnan().any()
-    assert torch.equal(batch["reward"][0].isnan(), ring.reward[slot, batch["env"]].isnan())
+    assert torch.equal(batch["reward"][0], ring.reward[slot, batch["env"]])
     assert torch.equal(batch["action"][0], ring.action[slot, batch["env"]])
+
+
+@pytest.mark.parametrize(("world_of", "says"), [("NanReward", "rewards"), ("NanSeen", "observations")])
+def test_b15_a_loss_that_is_no_number_is_not_blamed_on_the_lr_where_the_world_gave_none(wired, world_of, says):
+    """Worlds of tensors, and recorded data, are not looked at step by step."""
+    run = wired("env=tensor", f"env.world._target_=worlds.{world_of}", "env.num_envs=4", "steps=300",
+                "tuned.hidden=[8]", "learning_starts=20")  # fmt: skip
+    with pytest.raises(RunError, match=rf"its {says} are not all finite, so correct what gave them\.$"):
+        run.trainer.run()
 
 
 def test_b9_q_above_the_largest_possible_return_warns_once(wired, capsys):

@@ -8,9 +8,12 @@ from typing import ClassVar
 import gymnasium
 import numpy as np
 import torch
-from gymnasium.spaces import Box, Dict, Discrete, MultiBinary
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
 
 from dqn.acting.exploration import EpsilonGreedy
+from dqn.envs.tensor.grids import Catch
 from dqn.networks.torsos import MLP
 
 
@@ -91,21 +94,243 @@ class Shaky(gymnasium.Env):
         return self.reset()[0], 0.0, False, False, {}
 
 
-class NanReward(OneState):
-    """Its reward is not a number."""
+class HugeReward(OneState):
+    """Its reward is finite, and its square is not."""
 
     def step(self, action):
-        return 0, float("nan"), False, False, {}
+        return 0, 1e38, False, False, {}
 
 
-class FloatImage(OneState):
-    """Shows a float image."""
+class Planes(OneState):
+    """Shows planes of real numbers, negative ones too, of a given shape."""
 
-    observation_space = Box(0, 1, (8, 8, 3), np.float32)
+    def __init__(self, shape=(4, 11, 11), low=-np.inf):
+        self.observation_space = Box(low, np.inf, tuple(shape), np.float32)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        return np.zeros((8, 8, 3), np.float32), {}
+        return np.full(self.observation_space.shape, -0.5, np.float32), {}
+
+    def step(self, action):
+        return self.reset()[0], 1.0, False, False, {}
+
+
+ACTIONS = {
+    "start": lambda: Discrete(3, start=-1),
+    "int32": lambda: Discrete(3, dtype=np.int32),
+    "uint8 start": lambda: Discrete(3, start=4, dtype=np.uint8),
+    "pair": lambda: MultiDiscrete([3, 2]),
+    "pair int32": lambda: MultiDiscrete([3, 2], dtype=np.int32),
+    "pair int8 start": lambda: MultiDiscrete([3, 2], dtype=np.int8, start=[-1, 4]),
+    "square": lambda: MultiDiscrete([[2, 3], [1, 2]], dtype=np.int16),
+    "bits": lambda: MultiBinary(3),
+    "square of bits": lambda: MultiBinary((2, 2)),
+    "many": lambda: MultiDiscrete([40, 40]),
+}
+
+
+class Strict(OneState):
+    """Takes no action but those that its action space contains; notes them. Ends after ten steps."""
+
+    TAKEN: ClassVar[list] = []
+    observation_space = Box(-1, 1, (3,), np.float32)
+
+    def __init__(self, actions="pair"):
+        self.action_space = ACTIONS[actions]()
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.left = 10
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action):
+        if not self.action_space.contains(action):
+            raise ValueError(f"{action!r} of {getattr(action, 'dtype', type(action))} is not in {self.action_space}")
+        self.TAKEN.append(np.array(action).tolist())
+        self.left -= 1
+        return np.zeros(3, np.float32), 1.0, self.left == 0, False, {}
+
+
+class StrictVector(VectorEnv):
+    """The same as a vector class of its own."""
+
+    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
+    single_observation_space = Box(-1, 1, (3,), np.float32)
+
+    def __init__(self, num_envs=1, actions="pair"):
+        self.num_envs, self.single_action_space = num_envs, ACTIONS[actions]()
+        self.action_space = batch_space(self.single_action_space, num_envs)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros((self.num_envs, 3), np.float32), {}
+
+    def step(self, actions):
+        if not self.action_space.contains(actions) or not all(map(self.single_action_space.contains, actions)):
+            raise ValueError(f"{actions!r} is not in {self.action_space}")
+        no = np.zeros(self.num_envs, bool)
+        return self.reset()[0], np.ones(self.num_envs), no, no, {}
+
+
+MASKS = {  # forms of a mask of legal actions: its space in a Dict, and what it makes of [A] 0 and 1
+    "float32": (lambda n: Box(0, 1, (n,)), lambda m: m.astype(np.float32)),
+    "float64": (lambda n: Box(0, 1, (n,), np.float64), lambda m: m.astype(np.float64)),
+    "unbounded": (lambda n: Box(-np.inf, np.inf, (n,)), lambda m: m.astype(np.float32)),
+    "int8": (lambda n: Box(0, 1, (n,), np.int8), lambda m: m.astype(np.int8)),
+    "int64": (lambda n: Box(0, 1, (n,), np.int64), lambda m: m.astype(np.int64)),
+    "bool": (lambda n: Box(0, 1, (n,), np.bool_), lambda m: m.astype(bool)),
+    "bits": (MultiBinary, lambda m: m.astype(np.int8)),
+    "twos": (lambda n: MultiDiscrete([2] * n), lambda m: m.astype(np.int64)),
+    "object": (lambda n: Box(0, 1, (n,)), lambda m: m.astype(object)),
+    "list": (lambda n: Box(0, 1, (n,)), lambda m: m.tolist()),
+    "words": (lambda n: Box(0, 1, (n,)), lambda m: m.astype(str)),
+    "nan": (lambda n: Box(0, 1, (n,)), lambda m: np.where(m == 1, 1, np.nan).astype(np.float32)),
+    "half": (lambda n: Box(0, 1, (n,)), lambda m: (m / 2).astype(np.float32)),
+    "minus": (lambda n: Box(-1, 1, (n,)), lambda m: (2 * m - 1).astype(np.float32)),
+    "two": (lambda n: Box(0, 2, (n,), np.uint8), lambda m: (2 * m).astype(np.uint8)),
+    "short": (lambda n: Box(0, 1, (n - 1,)), lambda m: m[1:].astype(np.float32)),
+    "column": (lambda n: Box(0, 1, (n, 1)), lambda m: m[:, None].astype(np.float32)),
+}
+GOOD_MASKS = ["float32", "float64", "unbounded", "int8", "int64", "bool", "bits", "twos", "object", "list"]
+
+
+class MaskForms(OneState):
+    """Six actions, of which the one that is shown is legal and any other raises. The mask of `form` lies in the Dict
+    observation (`dict`), in a Dict within it (`nested`) or in the info. Ends after ten steps."""
+
+    action_space = Discrete(6)
+
+    def __init__(self, form="float32", where="dict"):
+        space, self.form = MASKS[form]
+        self.where, mask, seen = where, {"action_mask": space(6)}, {"observation": Box(-1, 9, (1,), np.float32)}
+        nested = Dict({"state": Dict({**seen, **mask})})
+        self.observation_space = {"dict": Dict({**seen, **mask}), "nested": nested, "info": seen["observation"]}[where]
+
+    def see(self):
+        seen = np.array([self.steps % 6], np.float32)
+        mask = {"action_mask": self.form(np.eye(6)[self.steps % 6])}
+        shown = {"observation": seen, **mask}
+        return {"dict": (shown, {}), "nested": ({"state": shown}, {}), "info": (seen, mask)}[self.where]
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return self.see()
+
+    def step(self, action):
+        if action != self.steps % 6:
+            raise ValueError(f"illegal action {action}")
+        self.steps += 1
+        obs, info = self.see()
+        return obs, 1.0, self.steps >= 10, False, info
+
+
+class OldStep(OneState):
+    """Answers a step as the old API of Gym does, or otherwise wrongly."""
+
+    observation_space = Box(-1, 1, (2,), np.float32)
+
+    def __init__(self, answer=4):
+        self.answer = answer
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        obs = np.zeros(2, np.float32)
+        whole = (obs, 1.0, False, False, {}, {})
+        return {0: None, 4: (obs, 1.0, False, {}), 5: (obs, 1.0, False, {}, "more")}.get(self.answer, whole)
+
+
+class OldReset(OldStep):
+    """Answers a reset as the old API of Gym does: an observation alone, here of `size` numbers."""
+
+    def __init__(self, size=2, as_dict=False):
+        box = Box(-1, 1, (size,), np.float32)
+        self.observation_space = Dict({"a": box, "b": Discrete(2)}) if as_dict else box
+        self.obs = {"a": np.zeros(size, np.float32), "b": 0} if as_dict else np.zeros(size, np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        return self.obs
+
+
+class OldSeed(OldStep):
+    """A reset that takes no seed."""
+
+    def reset(self):
+        return np.zeros(2, np.float32), {}
+
+
+class OldVector(StrictVector):
+    """A vector class of its own with the old API, of a step or of a reset."""
+
+    def __init__(self, num_envs=1, old="step"):
+        super().__init__(num_envs, "start")
+        self.old = old
+
+    def reset(self, *, seed=None, options=None):
+        return super().reset()[0] if self.old == "reset" else super().reset()
+
+    def step(self, actions):
+        obs, reward, terminated, _, info = super().step(actions)
+        return obs, reward, terminated, info
+
+
+class Unlearnable(Counting):
+    """Counting that gives `value` as the reward, or shows it, at its step `at`."""
+
+    def __init__(self, what="reward", value="nan", at=5, shape=(3,), as_dict=False, **kwargs):
+        super().__init__(**kwargs)
+        box = Box(-np.inf, np.inf, tuple(shape), np.float32)
+        self.what, self.value, self.left, self.as_dict = what, float(value), at, as_dict
+        self.observation_space = Dict({"number": Discrete(2), "where": box}) if as_dict else box
+        self.shape = tuple(shape)
+
+    def seen(self, obs):
+        shown = np.resize(obs, self.shape).astype(np.float32)
+        if self.left == 0 and self.what == "observation":
+            shown[..., -1] = self.value
+        return {"number": 1, "where": shown} if self.as_dict else shown
+
+    def reset(self, **kwargs):
+        obs, info = super().reset(**kwargs)
+        return self.seen(obs), info
+
+    def step(self, action):
+        obs, reward, terminated, truncated, info = super().step(action)
+        self.left -= 1
+        reward = self.value if self.left == 0 and self.what == "reward" else reward
+        return self.seen(obs), reward, terminated, truncated, info
+
+
+class UnlearnableVector(StrictVector):
+    """A vector class of its own whose last environment gives `value` as the reward, or shows it, at a step."""
+
+    def __init__(self, num_envs=1, what="reward", value="nan", at=5):
+        super().__init__(num_envs, "start")
+        self.what, self.value, self.left = what, float(value), at
+
+    def step(self, actions):
+        obs, reward, terminated, truncated, info = super().step(actions)
+        self.left -= 1
+        if self.left == 0:
+            (reward if self.what == "reward" else obs[:, 1])[-1] = self.value
+        return obs, reward, terminated, truncated, info
+
+
+class NanReward(Catch):
+    """A world of tensors whose rewards are not numbers."""
+
+    def step(self, state, action, generator):
+        state, reward, terminated = super().step(state, action, generator)
+        return state, reward * float("nan"), terminated
+
+
+class NanSeen(Catch):
+    """A world of tensors that shows no numbers."""
+
+    def observe(self, state):
+        return super().observe(state) * float("nan")
 
 
 class Masked(Counting):
@@ -202,8 +427,12 @@ class Odd(Counting):
             os._exit(9)
         told = {"array": np.zeros(self.count % 3), "mixed": [None, 1, "a"][self.count % 3], "mask": None}.get(self.told)
         info = {"action_mask": np.ones(3, bool)} if self.told == "mask" else {self.told: told} if self.told else {}
+        info = {"action_mask": [1] * (2 + self.count)} if self.told == "ragged mask" else info
         reward = {"float": reward, "array": np.array([reward]), "int": np.int64(reward), "word": "much"}[self.reward]
         return obs if self.shown is None else self.shown, reward, terminated, truncated, None if info == {} else info
+
+    def reset(self, **kwargs):
+        return super().reset(**kwargs)[0], {"action_mask": [1] * 3} if self.told == "ragged mask" else {}
 
     def close(self):
         if self.raises == "closed":
@@ -245,8 +474,14 @@ gymnasium.register("test/Counting-v0", entry_point=Counting)
 gymnasium.register("test/OneState-v0", entry_point=OneState, max_episode_steps=10)
 gymnasium.register("test/Raising-v0", entry_point=Raising)
 gymnasium.register("test/Shaky-v0", entry_point=Shaky, max_episode_steps=7)
-gymnasium.register("test/NanReward-v0", entry_point=NanReward, max_episode_steps=10)
-gymnasium.register("test/FloatImage-v0", entry_point=FloatImage)
+gymnasium.register("test/HugeReward-v0", entry_point=HugeReward, max_episode_steps=10)
+gymnasium.register("test/Planes-v0", entry_point=Planes, max_episode_steps=10)
+gymnasium.register("test/Strict-v0", entry_point=Strict, vector_entry_point=StrictVector)
+gymnasium.register("test/MaskForms-v0", entry_point=MaskForms)
+gymnasium.register("test/OldStep-v0", entry_point=OldStep, vector_entry_point=OldVector)
+gymnasium.register("test/OldReset-v0", entry_point=OldReset)
+gymnasium.register("test/OldSeed-v0", entry_point=OldSeed)
+gymnasium.register("test/Unlearnable-v0", entry_point=Unlearnable, vector_entry_point=UnlearnableVector)
 gymnasium.register("test/Masked-v0", entry_point=Masked)
 gymnasium.register("test/DictImage-v0", entry_point=DictImage)
 gymnasium.register("test/Odd-v0", entry_point=Odd)

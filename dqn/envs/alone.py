@@ -5,16 +5,16 @@ from typing import Any
 import numpy as np
 
 from dqn.envs.gym import GymEnvs
-from dqn.types import Step
+from dqn.types import TOLD, Step
 
 
 class Alone(GymEnvs):
     """A single environment in SAME_STEP, stepped without the vector class around it, whose bookkeeping takes as long as
-    a small world; resets and everything that is asked of it go through that class as ever."""
+    a step of a small world. Resets, and everything else that is asked of it, go through that class."""
 
     @staticmethod
     def fits(envs: GymEnvs) -> bool:
-        """Whether that leaves nothing out: no masks, no Dict, nothing but what is seen."""
+        """Whether that leaves nothing out: there are no masks and no Dict, an array is all that is seen."""
         return envs.num_envs == 1 and not envs.masked and not envs.spec.parts
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -33,8 +33,9 @@ class Alone(GymEnvs):
         obs, reward, terminated, truncated, info = env.step(self.actions(action)[0])
         if info:
             self._no_surprise(info)
-        final, ended, cut = None, self._none, self._none
+        final, ended, cut, told = None, self._none, self._none, None
         if terminated or truncated:
             final, (ended, cut) = self._one(obs), np.array([[terminated], [truncated]], bool)
+            told = info[TOLD][None] if TOLD in info else None
             obs, _ = env.reset()
-        return Step(self._one(obs), np.array((reward,), np.float64), ended, cut, self._none, final)
+        return Step(self._one(obs), np.array((reward,), np.float64), ended, cut, self._none, final, told)

@@ -4,10 +4,15 @@ from functools import partial
 from typing import Any
 
 import gymnasium
-from gymnasium.spaces import Box, Dict, Space
+from gymnasium.spaces import Box, Dict, MultiBinary, MultiDiscrete, Space
 
-from dqn.envs.spaces import ARRAYS, leaves
-from dqn.types import UsageError
+from dqn.envs.spaces import ARRAYS, Path, leaves
+from dqn.types import MASK, UsageError
+
+
+def odd(space: Space) -> dict[Path, Space]:
+    """The spaces in `space`, by path, that are no arrays."""
+    return {path: leaf for path, leaf in leaves(space) if not isinstance(leaf, ARRAYS)}
 
 
 def flattened(env: gymnasium.Env, id: str) -> gymnasium.Env:
@@ -16,10 +21,9 @@ def flattened(env: gymnasium.Env, id: str) -> gymnasium.Env:
     Errors: UsageError where there is no such vector: text of a kind of its own, sequences, graphs.
     """
     space = env.observation_space
-    odd = {path: leaf for path, leaf in leaves(space) if not isinstance(leaf, ARRAYS)}
-    if not odd:
+    if not (strange := odd(space)):
         return env
-    for path, leaf in odd.items():
+    for path, leaf in strange.items():
         if not _has_vector(leaf):
             name = f"entry `{'.'.join(path)}`" if path else "observation"
             raise UsageError(f"{id} shows an {name}, of kind {type(leaf).__name__}, {_no_vector(space)}")
@@ -45,13 +49,20 @@ def _no_vector(space: Space) -> str:
     return f"{says} to show arrays, or only its others, '+env.wrappers.shown={wrapper}'."
 
 
-def _flat_space(space: Space) -> Space:
+def _is_mask(key: str, space: Space) -> bool:
+    """A mask of legal actions as a MultiDiscrete of twos: its numbers are 0 and 1 as they are."""
+    return key == MASK and isinstance(space, MultiDiscrete) and bool((space.nvec == 2).all())
+
+
+def _flat_space(space: Space, key: str = "") -> Space:
     if isinstance(space, Dict):
-        return Dict({key: _flat_space(inner) for key, inner in space.items()})
+        return Dict({key: _flat_space(inner, key) for key, inner in space.items()})
+    if _is_mask(key, space):
+        return MultiBinary(space.shape)  # pyright: ignore[reportArgumentType]  # a MultiDiscrete has one
     return space if isinstance(space, ARRAYS) else gymnasium.spaces.flatten_space(space)
 
 
-def _flat(space: Space, obs: Any) -> Any:
+def _flat(space: Space, obs: Any, key: str = "") -> Any:
     if isinstance(space, Dict):
-        return {key: _flat(inner, obs[key]) for key, inner in space.items()}
-    return obs if isinstance(space, ARRAYS) else gymnasium.spaces.flatten(space, obs)
+        return {key: _flat(inner, obs[key], key) for key, inner in space.items()}
+    return obs if isinstance(space, ARRAYS) or _is_mask(key, space) else gymnasium.spaces.flatten(space, obs)

@@ -1,5 +1,6 @@
 """Any Gymnasium environments behind one adapter: the three autoreset modes come out as `Step`s."""
 
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -8,19 +9,21 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 
 from dqn.envs.single import EnvironmentFailure, close
-from dqn.envs.spaces import MASK, Actions, Observations, has_mask, replaced
-from dqn.types import Step, UsageError
+from dqn.envs.spaces import MAX_ACTIONS, Actions, Observations, mask_path, replaced
+from dqn.types import MASK, TOLD, Step, UsageError
 
 
 class GymEnvs:
     """E environments as one: `reset(seed) → obs`, `step(action) → Step`, whatever the autoreset mode behind.
 
-    `info` is what a reset tells: whether there are action masks. Errors: UsageError for spaces DQN cannot use.
+    `info` is what a reset tells: whether there are action masks. At most `max_actions` combinations of actions are
+    taken. Errors: UsageError for spaces DQN cannot use.
     """
 
     def __init__(
-        self, envs: VectorEnv, action_mask: str = "none", info: Mapping[str, Any] | None = None, id: str | None = None
-    ):
+        self, envs: VectorEnv, action_mask: str = "none", info: Mapping[str, Any] | None = None, id: str | None = None,
+        max_actions: int = MAX_ACTIONS,
+    ):  # fmt: skip
         self.envs, self.num_envs = envs, envs.num_envs
         self.id = id or (envs.spec.id if envs.spec else _inner_id(envs))
         mode = envs.metadata.get("autoreset_mode")
@@ -30,15 +33,17 @@ class GymEnvs:
                 "AutoresetMode."
             )
         self.mode, space = mode, envs.single_observation_space
-        self.actions = Actions(self.id, envs.single_action_space)
-        given = has_mask(space, self.actions.n) or (info or {}).get(MASK) is not None
+        self.actions = Actions(self.id, envs.single_action_space, max_actions)
+        own = None if action_mask == "none" else mask_path(self.id, space, self.actions)
+        given = own is not None or (info or {}).get(MASK) is not None
         if action_mask == "required" and not given:
             raise UsageError(
-                f"env.action_mask=required but {self.id} gives no info['action_mask'] at a reset: give one there and "
-                "at every step, or set env.action_mask=auto."
+                f"env.action_mask=required but {self.id} gives no info['action_mask'] at a reset, and no entry "
+                "`action_mask` of a Dict observation: give one there and at every step, or set env.action_mask=auto."
             )
+        self.max_actions = max_actions
         self.masked, self.silent = given and action_mask != "none", action_mask == "none"
-        self.observations = Observations(self.id, space, self.actions.n, self.masked)
+        self.observations = Observations(self.id, space, self.actions.n, self.masked, own)
         self.spec = self.observations.spec
         self.broken, self._done = False, np.zeros(self.num_envs, bool)
         self._none, self._all = np.zeros(self.num_envs, bool), np.ones(self.num_envs, bool)
@@ -49,21 +54,20 @@ class GymEnvs:
 
     def _legal(self, obs: Any, info: Mapping[str, Any], rows: np.ndarray, over: np.ndarray) -> np.ndarray:
         """The legal actions [E, A] bool; all of them where nothing is said and nothing is decided."""
-        own = self.observations.own_mask
-        given = obs[MASK] if own else info.get(MASK)
+        own = self.observations.own_mask is not None
+        given = self.observations.mask_of(obs) if own else info.get(MASK)
         there = rows & np.asarray(own or info.get(f"_{MASK}", given is not None), bool)
         mask = np.ones((self.num_envs, self.actions.n), bool)
         if there.any():
-            given = np.asarray(given)[there]
-            given = np.stack(list(given)) if given.dtype == object else given  # lists, from a vector class of its own
-            if given.shape[1:] != mask.shape[1:]:
+            try:
+                mask[there] = self.actions.legal(np.asarray(given)[there])
+            except ValueError as error:
                 raise EnvironmentFailure(
-                    f"{self.id} gave an action mask of shape {given.shape[1:]} for {self.actions.n} actions: give "
-                    f"({self.actions.n},), or set env.action_mask=none"
-                )
-            mask[there] = given != 0
+                    f"{self.id} gave an action mask {error}, or set env.action_mask=none"
+                ) from error
         blocked = ~mask.any(1)
-        for wrong, says in ((rows & ~there, "gave no info['action_mask']"), (blocked, "has no legal action")):
+        lost = "gave no info['action_mask']"
+        for wrong, says in ((rows & ~there, lost), (blocked, "has no legal action")):
             if (wrong & ~over).any():
                 raise EnvironmentFailure(
                     f"environment {(wrong & ~over).argmax()} ({self.id}) {says} at a reset or step that is not the end "
@@ -107,9 +111,10 @@ class GymEnvs:
         done = terminated | truncated
         over = self._none if self.mode is AutoresetMode.SAME_STEP else terminated
         obs, final = self._see(shown, info, self._all, over), None
+        told = (info.get("final_info") or info).get(TOLD)
         if self.mode is AutoresetMode.NEXT_STEP:
             was, self._done = self._done, done
-            return Step(obs, reward, terminated, truncated, was)
+            return Step(obs, reward, terminated, truncated, was, told=told)
         if done.any() and self.mode is AutoresetMode.DISABLED:
             final = np.array(obs)
             shown, info = self.envs.reset(options={"reset_mask": done})
@@ -122,7 +127,7 @@ class GymEnvs:
                 )
             last = {int(e): _row(info["final_obs"], int(e)) for e in done.nonzero()[0]}
             final = self._see(replaced(shown, last), info.get("final_info", {}), done, terminated)
-        return Step(obs, reward, terminated, truncated, self._none, final)
+        return Step(obs, reward, terminated, truncated, self._none, final, told)
 
     def optimal_q(self, gamma: float) -> np.ndarray | None:
         """Q* [S, A] where the world knows it (a method `optimal_q(gamma)` of its environment), else None."""
@@ -138,7 +143,8 @@ class GymEnvs:
             for process in self.envs.processes:
                 process.kill()
                 process.join(5)
-            with suppress(Exception):
+            with suppress(Exception), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Gymnasium's, that a step is not complete
                 self.envs.close(terminate=True)
             self.envs.closed = True
             return
@@ -151,4 +157,4 @@ def _row(obs: Any, e: int) -> Any:
 
 def _inner_id(envs: VectorEnv) -> str:
     inner = getattr(envs, "envs", None)
-    return inner[0].spec.id if inner and inner[0].spec else type(envs).__name__
+    return inner[0].spec.id if inner and inner[0].spec else type(envs.unwrapped).__name__

@@ -9,10 +9,13 @@ from typing import Any
 from weakref import ref
 
 import gymnasium
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from dqn.envs.gym import GymEnvs
 from dqn.envs.single import deaf, first_info, make_one
+from dqn.envs.spaces import MAX_ACTIONS
+from dqn.envs.vector import WatchedVector
+from dqn.envs.workers import Workers
 from dqn.types import UsageError
 
 VECTORIZATIONS = ("sync", "async", "vector_entry_point")
@@ -30,6 +33,8 @@ def make(
     action_mask: str = "auto",
     step_cap: int | None = None,
     wrappers: Mapping[str, Callable[[gymnasium.Env], gymnasium.Env]] | None = None,
+    max_actions: int = MAX_ACTIONS,
+    told: Sequence[str] = (),
 ) -> GymEnvs:
     """`num_envs` copies of the Gymnasium environment `id`; `imports` names the packages that register it.
 
@@ -38,7 +43,10 @@ def make(
     own. `max_episode_steps` replaces the environment's own time limit; `step_cap` is one more, beyond it (evaluation).
     `wrappers` are put around each environment by their names, the first innermost.
     `action_mask`: legal actions by info["action_mask"] [A], or an entry `action_mask` of a Dict observation, where the
-    environment gives them (`auto`), always (`required`) or never (`none`).
+    environment gives them (`auto`), always (`required`) or never (`none`). A mask has the values 0 and 1 in any dtype,
+    one for each action; of MultiDiscrete actions one for each combination, [A] or [n₁, n₂, …].
+    `max_actions` is how many combinations of MultiDiscrete or MultiBinary actions are taken, at most. `told` names
+    values of the info that are handed on where an episode ends.
     Errors: UsageError, one sentence, for an unknown environment, a missing package or spaces DQN cannot use.
     """
     if num_envs < 1:
@@ -58,26 +66,29 @@ def make(
             f"or env.wrappers.{next(iter(wrappers))}=null."
         )
     one = partial(
-        make_one, id=id, imports=imports, kwargs=kwargs, limit=max_episode_steps, cap=step_cap, wrappers=wrappers
-    )
+        make_one, id=id, imports=imports, kwargs=kwargs, limit=max_episode_steps, cap=step_cap, wrappers=wrappers,
+        max_actions=max_actions, masks=action_mask != "none", told=tuple(told),
+    )  # fmt: skip
     with _one_sentence(id, kwargs):
         if vectorization == "vector_entry_point":
             for module in imports:
                 importlib.import_module(module)
             limit = {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
             envs = gymnasium.make_vec(id, num_envs, vectorization_mode=vectorization, **limit, **kwargs)
-            return GymEnvs(envs, action_mask, {} if action_mask == "none" else envs.reset(seed=0)[1])
+            envs = WatchedVector(envs, id, tuple(told))
+            info = {} if action_mask == "none" else envs.reset(seed=0)[1]
+            return GymEnvs(envs, action_mask, info, max_actions=max_actions)
         info = {} if action_mask == "none" else first_info(one)
         makers = [partial(one, index) for index in range(num_envs)]
         if vectorization == "async":  # spawn: a forked child of a threaded torch may hang
             with deaf():
-                workers = AsyncVectorEnv(makers, autoreset_mode=mode, context="spawn")
+                workers = Workers(makers, autoreset_mode=mode, context="spawn")
             atexit.register(_end, ref(workers))
-            return GymEnvs(workers, action_mask, info, id)
-        return GymEnvs(SyncVectorEnv(makers, autoreset_mode=mode), action_mask, info)
+            return GymEnvs(workers, action_mask, info, id, max_actions)
+        return GymEnvs(SyncVectorEnv(makers, autoreset_mode=mode), action_mask, info, max_actions=max_actions)
 
 
-def _end(workers: ref[AsyncVectorEnv]) -> None:
+def _end(workers: ref[Workers]) -> None:
     """An interpreter that ends without `close` asks its workers to end by a signal which they ignore, and waits."""
     if (left := workers()) is not None:
         for process in left.processes:

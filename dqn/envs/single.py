@@ -7,53 +7,88 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from math import isfinite
+from types import NoneType
 from typing import Any, cast
 
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict
 
-from dqn.envs.flat import flattened
-from dqn.envs.spaces import MASK, misfit
-from dqn.types import OBSERVATION, RunError, UsageError
+from dqn.envs.answers import STEP, WrongAnswer, number, reset_answer, wrong_answer
+from dqn.envs.flat import flattened, odd
+from dqn.envs.spaces import FEW, MAX_ACTIONS, Actions, misfit, not_finite, without_objects
+from dqn.types import MASK, OBSERVATION, TOLD, RunError, UsageError
 
 log = logging.getLogger("dqn")
+LARGEST = float(np.finfo(np.float32).max)
 
 
 class EnvironmentFailure(RunError):
-    """An environment raised: which one, at which of its steps, and what it said."""
+    """An environment raised, or gave what nothing can be learnt from: which one, at which of its steps, and what."""
 
 
 class Watched(gymnasium.Wrapper):
-    """Lets an exception of environment `index` say where it happened, refuses what its spaces do not allow, hands on
-    masks alone of what it tells beside, and copies an episode's last observation, which Gymnasium's SAME_STEP hands on
-    as it is while the reset may already write into its buffer."""
+    """Environment `index` of a vector, with what it answers checked and made alike for vectors.
 
-    def __init__(self, env: gymnasium.Env, index: int):
+    An exception says where it happened. What the spaces do not allow, a reward or an observation that is not finite,
+    and an answer of another form than Gymnasium's end the run with a sentence. Of the info that a step gives there is
+    left: the mask of legal actions [A] bool, where `actions` are given to read it by, and at an episode's end the
+    values named in `told`. The last observation of an episode is copied, as Gymnasium's SAME_STEP hands it on as it is
+    while the reset may already write into its buffer.
+    """
+
+    def __init__(self, env: gymnasium.Env, index: int, actions: Actions | None = None, told: Sequence[str] = ()):
         super().__init__(env)
-        self.index, self.steps, self.space = index, 0, env.observation_space
+        self.index, self.actions, self.told = index, actions, told
+        self.steps, self.space = 0, env.observation_space
         self.usual = (self.space.dtype, self.space.shape)  # what needs no closer look
-
-    def _failure(self, error: Exception) -> EnvironmentFailure:
-        return self._broken(f"raised {type(error).__name__}", str(error))
+        self.real = isinstance(self.space, Box) and np.dtype(self.space.dtype).kind == "f"
+        self.few = self.real and len(self.space.shape) == 1 and self.space.shape[0] <= FEW  # pyright: ignore[reportOptionalSubscript, reportArgumentType]
 
     def _broken(self, did: str, what: str) -> EnvironmentFailure:
         name = self.spec.id if self.spec else type(self.unwrapped).__name__
         return EnvironmentFailure(f"environment {self.index} ({name}) {did} at its step {self.steps}: {what}")
 
+    def _failure(self, error: Exception) -> EnvironmentFailure:
+        if wanted := wrong_answer(error):
+            return self._broken("answers as no Gymnasium environment does", wanted)
+        return self._broken(f"raised {type(error).__name__}", str(error))
+
     def _checked(self, obs: Any) -> Any:
         if type(obs) is np.ndarray and obs.shape and (obs.dtype, obs.shape) == self.usual:
+            if self.few and isfinite(sum(obs.tolist())):  # as `not_finite` begins, without a call
+                return obs
+            if self.real and (wrong := not_finite(obs)):
+                raise self._broken("showed an observation that no network can learn from", wrong)
             return obs
+        if misfit(self.space, obs):
+            obs = without_objects(obs)
         if wrong := misfit(self.space, obs):
             raise self._broken("showed what its observation space does not hold", wrong)
         return obs
 
+    def _kept(self, info: Any, ended: bool = False) -> dict[str, Any]:
+        """What vectors are given of an info: masks alone and the named values, as they would stack what may have any
+        shape. A mask becomes an array of its own: a list or one buffer for all masks would be written again."""
+        kept: dict[str, Any] = {}
+        if not isinstance(info, (Mapping, NoneType)):
+            raise self._failure(WrongAnswer(f"{STEP}; its info is {info!r}"))
+        if info and self.actions is not None and info.get(MASK) is not None:
+            try:
+                kept[MASK] = np.array(self.actions.legal_of_one(info[MASK]))
+            except ValueError as error:
+                raise self._broken("gave an action mask", f"one {error}, or set env.action_mask=none") from error
+        if ended and self.told:
+            kept[TOLD] = np.array([number(info or {}, name) for name in self.told])
+        return kept
+
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         try:
-            obs, info = self.env.reset(seed=seed, options=options)
+            obs, info = reset_answer(self.env.reset(seed=seed, options=options))
         except Exception as error:
             raise self._failure(error) from error
-        return self._checked(obs), _mask_alone(info)
+        return self._checked(obs), self._kept(info)
 
     def step(self, action: Any) -> Any:
         self.steps += 1
@@ -61,20 +96,34 @@ class Watched(gymnasium.Wrapper):
             obs, reward, terminated, truncated, info = self.env.step(action)
         except Exception as error:
             raise self._failure(error) from error
-        if terminated or truncated:
+        ended = terminated or truncated
+        if ended:
             obs = deepcopy(obs) if isinstance(obs, dict) else np.copy(obs)
         if type(reward) is not float:
-            reward = np.asarray(reward)
-            if reward.size != 1 or reward.dtype.kind not in "biuf":
-                raise self._broken("gave a reward that is no number", repr(reward))
-            reward = reward.item()
-        return self._checked(obs), float(reward), bool(terminated), bool(truncated), _mask_alone(info)
+            reward = self._one_number(reward)
+        if not -LARGEST <= reward <= LARGEST:
+            raise self._broken("gave a reward that is not finite, or too large for float32,", repr(reward))
+        kept = self._kept(info, bool(ended)) if info or ended else {}
+        return self._checked(obs), reward, bool(terminated), bool(truncated), kept
+
+    def _one_number(self, reward: Any) -> float:
+        array = np.asarray(reward)
+        if array.size != 1 or array.dtype.kind not in "biuf":
+            raise self._broken("gave a reward that is no number", repr(array))
+        return float(array.item())
 
 
-def _mask_alone(info: Any) -> dict[str, Any]:
-    """The mask as an array of its own, as a list or one buffer for all would be written again; of the rest nothing, as
-    vectors would stack what may have any shape."""
-    return {MASK: np.array(info[MASK])} if info and info.get(MASK) is not None else {}
+class Copied(gymnasium.Wrapper):
+    """An environment whose observations are copies, for wrappers around it that keep what they are shown, and whose
+    resets give what wrappers unpack without a look: (obs, info)."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        obs, info = reset_answer(self.env.reset(seed=seed, options=options))
+        return deepcopy(obs), info
+
+    def step(self, action: Any) -> Any:
+        obs, *rest = self.env.step(action)
+        return deepcopy(obs), *rest
 
 
 class LastStep(gymnasium.Wrapper):
@@ -113,8 +162,12 @@ def make_one(
     limit: int | None,
     cap: int | None,
     wrappers: Mapping[str, Callable[[gymnasium.Env], gymnasium.Env]],
+    max_actions: int = MAX_ACTIONS,
+    masks: bool = True,
+    told: Sequence[str] = (),
 ) -> gymnasium.Env:
-    """Environment `index` of a vector, with every space an array or a Dict of arrays, watched."""
+    """Environment `index` of a vector, with every space an array or a Dict of arrays, watched. `masks`: the masks of
+    its info are read; `told` are the values of its info that are handed on."""
     for module in imports:
         importlib.import_module(module)
     try:
@@ -123,8 +176,8 @@ def make_one(
         raise
     except Exception as error:  # its constructor's own
         raise UsageError(f"{id} cannot be made ({type(error).__name__}: {error}): correct it or env.kwargs.") from error
-    if wrappers:  # they may keep what they are shown, and an environment may write into it again
-        env = gymnasium.wrappers.TransformObservation(env, deepcopy, env.observation_space)
+    if wrappers or odd(env.observation_space):
+        env = Copied(env)
     for name, wrapper in wrappers.items():
         try:
             env = wrapper(env)
@@ -132,7 +185,8 @@ def make_one(
             raise UsageError(f"env.wrappers.{name} cannot be put around {id} ({error}).") from error
     if cap is not None:
         env = gymnasium.wrappers.TimeLimit(env, cap)
-    return Watched(flattened(env, id), index)
+    actions = Actions(id, env.action_space, max_actions)
+    return Watched(flattened(env, id), index, actions if masks else None, told)
 
 
 def first_info(one: Any) -> dict[str, Any]:

@@ -82,7 +82,6 @@ def test_observations_of_other_kinds_are_flattened():
         ({"id": "CartPole-v1", "num_envs": 0}, "num_envs"),
         ({"id": "CartPole-v1", "vectorization": "threads"}, "vectorization"),
         ({"id": "CartPole-v1", "autoreset": "never"}, "autoreset"),
-        ({"id": "test/FloatImage-v0"}, "uint8"),
     ],
 )
 def test_b6_what_cannot_be_used_is_refused_in_one_sentence(kwargs, says):
@@ -136,6 +135,14 @@ def test_q_star_is_found_through_the_wrappers():
         (Box(-1, 1, (2,), np.float32), None, "has shape (2,)"),
         (Box(-1, 1, (2,), np.float32), (5, 9), ""),
         (Box(-1, 1, (), np.float32), 3.0, ""),
+        (Box(-1, 1, (2,), np.float32), [0.5, np.nan], "nan at [1], which is not finite"),
+        (Box(-1, 1, (2,), np.float32), [[0.5], [1, 2]], "list is no array"),
+        (
+            Dict({"a": Discrete(2), "b": Box(0, 1, (2, 2))}),
+            {"a": 1, "b": np.full((2, 2), -np.inf)},
+            "b: -inf at [0, 0]",
+        ),
+        (Box(-1, 1, (2,), np.float32), np.full(2, 3e38, np.float32), ""),
         (Discrete(4, start=2), 5, ""),
         (Discrete(4, start=2), np.int32(6), "is none of Discrete(4, start=2)"),
         (Discrete(4), 1.0, "is none of Discrete(4)"),

@@ -1,15 +1,24 @@
 """A21: masks of legal actions are recorded with the observation they belong to, wherever an episode ends."""
 
+from contextlib import closing
+from typing import ClassVar
+
 import gymnasium
 import numpy as np
 import pytest
+from conftest import configure, world
 from conftest import seen as parts
-from gymnasium.spaces import Box, Dict, Discrete, MultiBinary
-from worlds import Counting, Masked
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
+from omegaconf import OmegaConf
+from worlds import GOOD_MASKS, Counting, Masked
 
+import dqn
 from dqn.envs.making import make
 from dqn.envs.single import EnvironmentFailure
+from dqn.envs.spaces import Actions
 from dqn.types import UsageError
+
+WHERE = ["dict", "nested", "info"]
 
 MODES = ["next_step", "same_step", "disabled"]
 
@@ -159,9 +168,9 @@ def test_action_mask_required_auto_and_none():
         make("test/Counting-v0", action_mask="required")
     with pytest.raises(UsageError, match=r"env.action_mask must be one of auto, required, none, got 'maybe'"):
         make("test/Masked-v0", action_mask="maybe")
-    # an entry that is not the mask, or is not to be, is an entry like any other
-    for kwargs in ({"action_mask": "none"}, {"kwargs": {"kind": "short"}}):
-        names = [name for name, _ in make("test/DictMask-v0", **kwargs).spec.parts]
+    # an entry that is not to be the mask is an entry like any other, also one that could not be
+    for kwargs in ({}, {"kwargs": {"kind": "short"}}):
+        names = [name for name, _ in make("test/DictMask-v0", action_mask="none", **kwargs).spec.parts]
         assert sorted(names) == ["observation", "observation.action_mask"]
 
 
@@ -186,3 +195,136 @@ def test_taxi_says_which_actions_do_something():
     seen = parts(envs, envs.reset(0))
     taxi = envs.envs.envs[0].unwrapped
     assert seen["action_mask"].tolist() == [taxi.action_mask(s).astype(bool).tolist() for s in seen["observation"]]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("form", GOOD_MASKS)
+@pytest.mark.parametrize("where", WHERE)
+def test_b3_a_mask_of_any_dtype_is_honoured(where, form, mode):
+    """The world raises at the first illegal action."""
+    envs = make("test/MaskForms-v0", 2, autoreset=mode, kwargs={"form": form, "where": where}, action_mask="required")
+    assert [name.rpartition(".")[2] for name, _ in envs.spec.parts] == ["observation", "action_mask"]
+    mask = parts(envs, envs.reset(0))["action_mask"]
+    ends = 0
+    for _ in range(24):
+        assert (mask.dtype, mask.sum(1).tolist()) == (bool, [1, 1])
+        step = envs.step(mask.argmax(1))
+        ends += step.terminated.sum()
+        seen = parts(envs, step.obs)
+        mask = np.where(
+            (step.terminated & (step.final_obs is None))[:, None], np.eye(6, dtype=bool)[0], seen["action_mask"]
+        )
+    assert ends >= 4
+
+
+@pytest.mark.parametrize("where", WHERE)
+@pytest.mark.parametrize(
+    ("form", "says"),
+    [
+        ("words", "no array of numbers|is not float32"), ("nan", "holds nan|nan at"), ("half", r"holds 0\.5"),
+        ("minus", "holds -1"), ("two", "holds 2"), ("short", r"\(5,\)"), ("column", r"\(6, 1\)"),
+    ],
+)  # fmt: skip
+def test_f13_a_mask_that_is_none_is_refused_in_a_sentence_that_names_it(form, says, where):
+    with pytest.raises((EnvironmentFailure, UsageError), match=says) as error:
+        make("test/MaskForms-v0", 2, kwargs={"form": form, "where": where}).reset(0)
+    sentence = str(error.value)
+    assert "test/MaskForms-v0" in sentence
+    assert "mask" in sentence
+    assert "\n" not in sentence
+
+
+@pytest.mark.parametrize("form", ["float32", "object"])
+@pytest.mark.parametrize("where", WHERE)
+def test_b3_no_illegal_action_is_taken_in_training_evaluation_or_by_a_loaded_agent(wired, where, form):
+    overrides = world("test/MaskForms-v0", f"+env.kwargs.form={form}", f"+env.kwargs.where={where}")
+    run = wired(*overrides, "steps=200", "learning_starts=50", "env.num_envs=2")
+    run.trainer.run()
+    assert run.trainer.evaluate(3)["lengths"] == [10, 10, 10]
+    (run.trainer.directory / "config.yaml").write_text(OmegaConf.to_yaml(configure(*overrides)))
+    agent = dqn.load(str(run.trainer.directory))
+    env = agent.make()
+    obs, info = env.reset(seed=0)
+    for _ in range(10):
+        obs, _, over, _, info = env.step(agent.act(obs, info.get("action_mask")))
+    assert over
+
+
+def test_f13_a_loaded_agent_refuses_a_mask_that_is_none(wired):
+    overrides = world("test/MaskForms-v0", "+env.kwargs.where=info")
+    run = wired(*overrides, "steps=20")
+    run.trainer.run()
+    (run.trainer.directory / "config.yaml").write_text(OmegaConf.to_yaml(configure(*overrides)))
+    agent, obs = dqn.load(str(run.trainer.directory)), np.zeros(1, np.float32)
+    assert agent.act(obs, [0, 0, 1.0, 0, 0, 0]) == 2
+    for mask in (np.full(6, np.nan), ["no"] * 6, [1, 0]):
+        with pytest.raises(ValueError, match=r"that holds|that is no array of numbers|of shape"):
+            agent.act(obs, mask)
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_b3_a_list_that_is_longer_at_one_step_is_refused(vectorization):
+    """Gymnasium's vectors could not stack it."""
+    kwargs = {"lengths": (9,), "told": "ragged mask"}
+    with closing(make("test/Odd-v0", 2, vectorization, imports=["worlds"], kwargs=kwargs)) as envs:
+        envs.reset(0)
+        with pytest.raises(EnvironmentFailure, match=r"gave an action mask at its step 2: one of shape \(4,\) for 3"):
+            for _ in range(3):
+                envs.step(np.zeros(2, np.int64))
+
+
+def test_b3_several_masks_in_one_dict_are_refused():
+    class Two(Counting):
+        mask = MultiBinary(3)
+        observation_space = Dict({"action_mask": mask, "other": Dict({"action_mask": mask})})
+
+        def reset(self, *, seed=None, options=None):
+            return self.observation_space.sample(), {}
+
+    gymnasium.register("test/TwoMasks-v0", entry_point=Two)
+    with pytest.raises(UsageError, match=r"several masks of legal actions, action_mask, other\.action_mask"):
+        make("test/TwoMasks-v0")
+
+
+@pytest.mark.parametrize(("shape", "sizes"), [((6,), [3, 2]), ((3, 2), [3, 2]), ((2, 2), [[2], [2]]), ((4,), [2, 2])])
+@pytest.mark.parametrize("where", ["dict", "info"])
+def test_b3_a_mask_of_many_sided_actions_speaks_of_their_combinations(where, shape, sizes):
+    """One value for each combination, as a vector in the order of the numbers, or as a matrix."""
+
+    class Many(Counting):
+        action_space = MultiDiscrete(sizes)
+        mask, where_ = Box(0, 1, shape), where
+        observation_space = Dict({"seen": Discrete(2), "action_mask": mask}) if where == "dict" else Discrete(2)
+        taken: ClassVar[list] = []
+
+        def see(self):
+            n = int(np.prod(shape))
+            mask = np.eye(n, dtype=np.float32)[self.count % n].reshape(shape)
+            return (1, {"action_mask": mask}) if where == "info" else ({"seen": 1, "action_mask": mask}, {})
+
+        def reset(self, *, seed=None, options=None):
+            self.count = 0
+            return self.see()
+
+        def step(self, action):
+            self.taken.append(int(np.ravel_multi_index(tuple(np.ravel(action)), tuple(np.ravel(sizes)))))
+            self.count += 1
+            return *self.see()[:1], 0.0, False, False, self.see()[1]
+
+    name = f"test/Many{len(gymnasium.registry)}-v0"
+    gymnasium.register(name, entry_point=Many)
+    envs = make(name)
+    obs = envs.reset(0)
+    for _ in range(6):
+        obs = envs.step(parts(envs, obs)["action_mask"].argmax(1)).obs
+    n = int(np.prod(shape))
+    assert Many.taken == [i % n for i in range(6)]
+
+
+def test_b3_a_mask_for_each_dimension_is_refused_with_the_shapes_that_are_taken():
+    actions = Actions("it", MultiDiscrete([3, 2]))
+    for mask in ([1, 1, 1, 0, 1], (np.ones(3), np.ones(2))):
+        with pytest.raises(ValueError, match=r"give (\(6,\) or |an array )\(3, 2\)"):
+            actions.legal_of_one(mask)
+    with pytest.raises(ValueError, match=r"give an array \(2, 2\)"):
+        Actions("it", MultiDiscrete([2, 2])).legal_of_one((np.ones(2), np.ones(2)))

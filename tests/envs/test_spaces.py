@@ -1,15 +1,21 @@
 """What spaces become: arrays, records and numbered actions."""
 
+from contextlib import closing
 from itertools import product
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
-from conftest import seen
+from conftest import configure, seen
+from conftest import world as overrides
 from gymnasium.spaces import Box, Dict, Discrete, Graph, MultiBinary, MultiDiscrete, Sequence, Space, Tuple
-from worlds import Counting, OneState
+from omegaconf import OmegaConf
+from worlds import ACTIONS, Counting, OneState, Strict
 
+import dqn
+from dqn import parts
+from dqn.envs.alone import Alone
 from dqn.envs.making import make
 from dqn.networks.torsos import real
 from dqn.types import UsageError
@@ -172,11 +178,66 @@ def test_multibinary_and_square_multidiscrete_actions():
     assert (envs.spec.num_actions, envs.envs.envs[0].unwrapped.taken) == (24, ([[1, 1], [1, 2]],))
 
 
-def test_too_many_combinations_are_refused_with_their_number():
+@pytest.mark.parametrize("actions", [name for name in ACTIONS if name != "many"])
+@pytest.mark.parametrize("way", ["alone", "sync", "async", "vector_entry_point"])
+def test_b4_every_action_lies_in_the_environments_own_space(way, actions):
+    """The world takes no other; every number becomes an action of its own."""
+    num_envs = 1 if way == "alone" else 2
+    space = [f"+env.kwargs.actions={actions}", f"env.num_envs={num_envs}"]
+    ways = [] if way == "alone" else [f"env.vectorization={way}"]
+    envs = parts.environments(configure(*overrides("test/Strict-v0"), *space, *ways))
+    assert isinstance(envs, Alone) == (way == "alone")
+    Strict.TAKEN.clear()
+    with closing(envs):
+        envs.reset(0)
+        for number in range(envs.spec.num_actions):
+            envs.step(np.full(num_envs, number))
+    if way in ("alone", "sync"):
+        assert len({str(taken) for taken in Strict.TAKEN}) == envs.spec.num_actions
+
+
+@pytest.mark.parametrize("actions", [name for name in ACTIONS if name != "many"])
+def test_b4_training_evaluation_and_a_loaded_agent_take_actions_of_the_space(wired, actions):
+    chosen = [*overrides("test/Strict-v0"), f"+env.kwargs.actions={actions}"]
+    run = wired(*chosen, "steps=30", "learning_starts=10")
+    run.trainer.run()
+    assert run.trainer.evaluate(2)["lengths"] == [10, 10]
+    (run.trainer.directory / "config.yaml").write_text(OmegaConf.to_yaml(configure(*chosen)))
+    agent = dqn.load(str(run.trainer.directory))
+    assert agent.make().action_space.contains(agent.act(np.zeros(3, np.float32)))
+
+
+def test_b13_too_many_combinations_are_refused_with_the_option_that_takes_them():
     assert make(world(action=MultiDiscrete([32, 32]))).spec.num_actions == 1024
-    with pytest.raises(UsageError, match="1,025 combinations of actions") as error:
-        make(world(action=MultiDiscrete([25, 41])))
-    assert "\n" not in str(error.value)
+    for action, number in ((MultiDiscrete([25, 41]), 1025), (MultiBinary(12), 4096)):
+        with pytest.raises(
+            UsageError, match=f"{number:,} combinations of actions .* set env.max_actions={number}"
+        ) as error:
+            make(world(action=action))
+        assert "\n" not in str(error.value)
+        assert make(world(action=action), max_actions=number).spec.num_actions == number
+
+
+@pytest.mark.parametrize(
+    ("most", "says"),
+    [
+        (5, r"6 combinations .* At most env.max_actions=5 are taken: set env.max_actions=6"),
+        (0, "env.max_actions must be a whole number ≥ 1"),
+    ],
+)
+def test_b13_the_limit_is_an_option(wired, most, says):
+    with pytest.raises(UsageError, match=says):
+        wired(*overrides("test/Strict-v0"), "+env.kwargs.actions=pair", f"env.max_actions={most}")
+
+
+def test_b13_a_raised_limit_counts_in_training_evaluation_and_for_a_loaded_agent(wired):
+    chosen = [*overrides("test/Strict-v0"), "+env.kwargs.actions=many", "env.max_actions=2000", "torso.hidden=[4]"]
+    run = wired(*chosen, "steps=30", "learning_starts=10")
+    run.trainer.run()
+    assert run.trainer.evaluate(1)["lengths"] == [10]
+    (run.trainer.directory / "config.yaml").write_text(OmegaConf.to_yaml(configure(*chosen)))
+    agent = dqn.load(str(run.trainer.directory))
+    assert agent.make().action_space.contains(agent.act(np.zeros(3, np.float32)))
 
 
 def test_one_buffer_shown_for_ever_is_copied_at_the_end():
