@@ -12,9 +12,11 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from dqn import collectors, parts
+from dqn.automatic import refuse_unused
 from dqn.card import card, plan
 from dqn.execution.device import choose_device, choose_place, flushed
 from dqn.learning.learner import Learner
+from dqn.networks.records import inner
 from dqn.options import check, doubts, fit
 from dqn.replay.memory import Memory
 from dqn.tracking.logger import Logger
@@ -56,6 +58,7 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
     device, why = choose_device(cfg.device)
     envs = parts.environments(cfg, device)
     spec, seed = envs.spec, cfg.seed
+    refuse_unused(cfg.torso, inner(spec))
     online = parts.network(cfg, spec).to(device)
     sampler = instantiate(cfg.replay.sampler)
     fit(cfg, online.head, sampler, online.state_size)

@@ -9,6 +9,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from dqn import __version__
+from dqn.automatic import picked_line
+from dqn.networks.records import inner
 from dqn.replay.frames import frame
 from dqn.replay.memory import Memory
 from dqn.replay.ring import Ring
@@ -60,7 +62,8 @@ def part_line(node: Any) -> str:
     def line(value: Any) -> str:
         if not isinstance(value, dict):
             return str(value)
-        inside = ", ".join(f"{k}={line(v)}" for k, v in value.items() if not k.startswith("_") and v is not None)
+        shown = {k: v for k, v in value.items() if not k.startswith("_") and k != "auto" and v is not None}
+        inside = ", ".join(f"{k}={line(v)}" for k, v in shown.items())
         return f"{value['_target_'].rpartition('.')[2]}({inside})" if "_target_" in value else inside
 
     return line(plain)
@@ -78,7 +81,8 @@ def card(cfg: DictConfig, envs: Any, memory_plan: str, why: str, engine: str, di
     returns = f"n_step={cfg.n_step}" if cfg.lambda_ is None else f"lambda_={cfg.lambda_}"
     lines = {
         "env": f"{envs.id} × {envs.num_envs} ({envs.mode.value}), sees {_seen(spec)}, {spec.num_actions} actions",
-        **{part: part_line(cfg[part]) for part in ("torso", "core", "head", "backup", "transform", "terms", "replay")},
+        "torso": picked_line(cfg.torso, inner(spec), part_line),
+        **{part: part_line(cfg[part]) for part in ("core", "head", "backup", "transform", "terms", "replay")},
         "returns": f"{returns}, gamma={cfg.gamma}",
         **{part: part_line(cfg[part]) for part in ("exploration", "target", "optimizer", "lr_schedule")},
         "time": f"{cfg.steps:,} env_steps from seed {cfg.seed}; behind {cfg.learning_starts:,}, "

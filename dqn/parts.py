@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dqn.acting.actor import Actor
 from dqn.acting.exploration import EpsilonGreedy
+from dqn.automatic import is_automatic
 from dqn.envs.alone import Alone
 from dqn.envs.gym import GymEnvs
 from dqn.envs.making import make
@@ -21,6 +22,7 @@ from dqn.execution.device import set_precision
 from dqn.learning.learner import Learner
 from dqn.learning.objective import Objective
 from dqn.learning.passes import Passes
+from dqn.networks.fitting import automatic
 from dqn.networks.qnetwork import QNetwork
 from dqn.networks.records import inner
 from dqn.offline import recorded
@@ -87,18 +89,25 @@ def _named(part: str) -> Iterator[None]:
         raise UsageError(f"An option of {part} has the wrong type ({error}): look at {part}.* and tuned.*.") from error
 
 
+def torso(node: DictConfig, spec: Spec) -> Any:
+    """The configured torso for what is observed, `spec`."""
+    made = instantiate(node)
+    choices = made.keywords.pop("auto", None) if isinstance(made, partial) else None
+    return automatic(spec, made, **choices) if is_automatic(node) and choices else made(spec)
+
+
 def network(cfg: DictConfig, spec: Spec) -> QNetwork:
     """A Q-network on the CPU with parameters drawn from the run's own stream."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream(cfg.seed, "parameters"))
         with _named("torso"):
-            torso = instantiate(cfg.torso)(inner(spec))
+            seen = torso(cfg.torso, inner(spec))
         with _named("core"):
-            core = instantiate(cfg.core)(torso.features)
-        features = torso.features if core is None else core.features
+            core = instantiate(cfg.core)(seen.features)
+        features = seen.features if core is None else core.features
         with _named("head"):
             head = instantiate(cfg.head)(features, spec.num_actions)
-        made = QNetwork(torso, head, core, spec.parts, set_precision(cfg.execution.precision))
+        made = QNetwork(seen, head, core, spec.parts, set_precision(cfg.execution.precision))
     return made.to(memory_format=torch.channels_last) if cfg.execution.channels_last else made  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 

@@ -104,8 +104,8 @@ class HugeReward(OneState):
 class Planes(OneState):
     """Shows planes of real numbers, negative ones too, of a given shape."""
 
-    def __init__(self, shape=(4, 11, 11), low=-np.inf):
-        self.observation_space = Box(low, np.inf, tuple(shape), np.float32)
+    def __init__(self, shape=(4, 11, 11)):
+        self.observation_space = Box(-np.inf, np.inf, tuple(shape), np.float32)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)

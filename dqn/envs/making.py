@@ -49,16 +49,7 @@ def make(
     values of the info that are handed on where an episode ends.
     Errors: UsageError, one sentence, for an unknown environment, a missing package or spaces DQN cannot use.
     """
-    if num_envs < 1:
-        raise UsageError(f"env.num_envs must be ≥ 1, got {num_envs}.")
-    if vectorization not in VECTORIZATIONS:
-        raise UsageError(f"env.vectorization must be one of {', '.join(VECTORIZATIONS)}, got {vectorization!r}.")
-    if action_mask not in MASKS:
-        raise UsageError(f"env.action_mask must be one of {', '.join(MASKS)}, got {action_mask!r}.")
-    try:
-        mode = AutoresetMode[str(autoreset).upper()]
-    except KeyError:
-        raise UsageError(f"env.autoreset must be next_step, same_step or disabled, got {autoreset!r}.") from None
+    mode = _checked(num_envs, vectorization, action_mask, autoreset)
     kwargs, wrappers = dict(kwargs or {}), dict(wrappers or {})
     if wrappers and vectorization == "vector_entry_point":
         raise UsageError(
@@ -86,6 +77,20 @@ def make(
             atexit.register(_end, ref(workers))
             return GymEnvs(workers, action_mask, info, id, max_actions)
         return GymEnvs(SyncVectorEnv(makers, autoreset_mode=mode), action_mask, info, max_actions=max_actions)
+
+
+def _checked(num_envs: int, vectorization: str, action_mask: str, autoreset: str) -> AutoresetMode:
+    """The autoreset mode. Errors: UsageError for what is no choice of an option."""
+    if num_envs < 1:
+        raise UsageError(f"env.num_envs must be ≥ 1, got {num_envs}.")
+    if vectorization not in VECTORIZATIONS:
+        raise UsageError(f"env.vectorization must be one of {', '.join(VECTORIZATIONS)}, got {vectorization!r}.")
+    if action_mask not in MASKS:
+        raise UsageError(f"env.action_mask must be one of {', '.join(MASKS)}, got {action_mask!r}.")
+    try:
+        return AutoresetMode[str(autoreset).upper()]
+    except KeyError:
+        raise UsageError(f"env.autoreset must be next_step, same_step or disabled, got {autoreset!r}.") from None
 
 
 def _end(workers: ref[Workers]) -> None:

@@ -1,7 +1,8 @@
-"""Convolutional torsos: images [..., H, W, C] or [..., C, H, W], uint8 or bool → features [..., `features`].
+"""Convolutional torsos: images [..., H, W, C] or [..., C, H, W], bytes or real numbers → features [..., `features`].
 
-Images without an axis for channels, [..., H, W], have one. `hidden: null` leaves out the fully connected layer, for
-heads that have hidden layers of their own (dueling streams, noisy layers).
+Images without an axis for channels, [..., H, W], have one. Stacks of images, [..., F, H, W, C] or [..., F, C, H, W],
+are seen as one image with the channels of all F frames, the oldest first. `hidden: null` leaves out the fully connected
+layer, for heads that have hidden layers of their own (dueling streams, noisy layers).
 `norm: layer` stands behind every convolution as LayerNorm over (C, H, W) with a gain for each channel, which is
 GroupNorm of one group: the statistics of CleanRL's PQN, but no parameter depends on the image's size. (purejaxql's
 normalises each position over its channels alone, flax's default.) Behind the fully connected layer it is LayerNorm.
@@ -41,8 +42,23 @@ def image_layout(shape: tuple[int, ...], layout: str = "auto", cube: str | None 
     if first == last and cube is not None:
         return cube
     if first == last or min(first, last) > MOST_CHANNELS:
-        raise ValueError(f"which axis of images {shape} holds the channels is not plain; set torso.layout=hwc or chw")
+        raise ValueError(
+            f"which axis of images {shape} holds the channels is not plain; choose a torso for images "
+            "(torso=nature_cnn) and set torso.layout=hwc or chw, or choose torso=mlp"
+        )
     return "hwc" if last < first else "chw"
+
+
+def image_sides(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Height and width of images, or of the images in a stack; where there is no telling, the two shortest axes that
+    may be they."""
+    if len(shape) == 2:
+        return shape[0], shape[1]
+    first, middle, last = shape[-3:]
+    try:
+        return (first, middle) if image_layout(shape[-3:], cube="hwc") == "hwc" else (middle, last)
+    except ValueError:
+        return min(first, last), middle
 
 
 def _norm(kind: str | None, channels: int) -> list[nn.Module]:
@@ -70,11 +86,11 @@ class Convolutions(nn.Module):
         shape = spec.obs_shape
         if spec.parts:
             raise ValueError(f"torso={name} sees one image, the observation is a Dict; choose torso=dict")
-        if len(shape) not in (2, 3):
-            raise ValueError(f"torso={name} needs images (H, W, C), got {shape}; choose torso=mlp")
-        if hidden is not None and hidden < 1:
-            raise ValueError(f"torso.hidden must be ≥ 1 or null, got {hidden}")
-        self.spec, self.axes, self.layout = spec, len(shape), image_layout(shape, layout, cube)
+        if len(shape) not in (2, 3, 4):
+            raise ValueError(f"torso={name} needs images (H, W, C) or stacks of them, got {shape}; choose torso=mlp")
+        if hidden is not None and (not isinstance(hidden, int) or hidden < 1):
+            raise ValueError(f"torso.hidden must be a whole number ≥ 1 or null for torso={name}, got {hidden}")
+        self.spec, self.axes, self.layout = spec, len(shape), image_layout(shape[-3:], layout, cube)
         channels, *size = self._channels_first(torch.zeros(1, *shape)).shape[1:]
         self.body = nn.Sequential(*body(channels), nn.Flatten())
         try:
@@ -82,16 +98,19 @@ class Convolutions(nn.Module):
                 flat = self.body.eval()(torch.zeros(1, channels, *size)).shape[1]
         except RuntimeError as error:
             raise ValueError(
-                f"images of {size[0]} × {size[1]} are too small for torso={name}; choose torso=minatar_cnn or torso=mlp"
+                f"images of {size[0]} × {size[1]} are too small for torso={name}; choose torso=minatar_cnn or "
+                "torso=mlp, or torso=auto for a Dict"
             ) from error
         self.body.train()
         full = hidden_layers(flat, [hidden] if hidden else [], layer, norm)
         self.full, self.features = nn.Sequential(*full), hidden or flat
 
     def _channels_first(self, obs: Tensor) -> Tensor:
+        """Images [N, (F,) H, W, C] or [N, (F,) C, H, W] → [N, F·C, H, W]."""
         if self.layout == "hw":
             return obs.unsqueeze(1)
-        return obs.permute(0, 3, 1, 2) if self.layout == "hwc" else obs
+        obs = obs.movedim(-1, -3) if self.layout == "hwc" else obs
+        return obs.flatten(1, 2) if self.axes == 4 else obs
 
     def forward(self, obs: Tensor) -> Tensor:
         lead, shape = obs.shape[: -self.axes], obs.shape[-self.axes :]

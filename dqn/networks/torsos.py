@@ -85,8 +85,8 @@ class MLP(nn.Module):
 class DictTorso(nn.Module):
     """A torso for each entry of a Dict, their features behind one another: φ(s) = [φ₁(s₁), φ₂(s₂), …].
 
-    uint8 and bool entries with three axes get an `image` torso, all others a `vector` torso; `keys` names other ones
-    by entry. Nested entries are named with dots. {name: [..., *shape]} → [..., Σ features].
+    Entries with three axes, whatever their dtype, get an `image` torso, all others a `vector` torso; `keys` names other
+    ones by entry. Nested entries are named with dots. {name: [..., *shape]} → [..., Σ features].
     Errors: ValueError where observations are no Dict or `keys` names no entry.
     """
 
@@ -107,7 +107,7 @@ class DictTorso(nn.Module):
             )
         torsos = []
         for name, part in spec.parts:
-            seen_as = image if len(part.obs_shape) == 3 and part.obs_dtype.kind in "ub" else vector
+            seen_as = image if len(part.obs_shape) == 3 else vector
             torsos.append((keys or {}).get(name, seen_as)(part))
         self.torsos = nn.ModuleList(torsos)
         self.features = sum(torso.features for torso in torsos)

@@ -149,7 +149,10 @@ def test_minatars_cube_is_height_width_channels():  # Seaquest shows 10 channels
 @pytest.mark.parametrize(
     ("torso", "says"),
     [
-        (lambda: NatureCNN(VECTOR), r"torso=nature_cnn needs images \(H, W, C\), got \(3,\); choose torso=mlp"),
+        (
+            lambda: NatureCNN(VECTOR),
+            r"torso=nature_cnn needs images \(H, W, C\) or stacks of them, got \(3,\); choose torso=mlp",
+        ),
         (lambda: MinAtarCNN(NUMBER), "torso=minatar_cnn needs images"),
         (lambda: SmallCNN(DICT), "choose torso=dict"),
         (lambda: NatureCNN(Spec((30, 30, 3), U1, 2)), "30 × 30 are too small for torso=nature_cnn"),
@@ -157,7 +160,10 @@ def test_minatars_cube_is_height_width_channels():  # Seaquest shows 10 channels
         (lambda: NatureCNN(Spec((84, 84, 84), U1, 2)), "set torso.layout=hwc or chw"),
         (lambda: NatureCNN(Spec((84, 90, 60), U1, 2)), "set torso.layout=hwc or chw"),
         (lambda: NatureCNN(ATARI, layout="cwh"), "torso.layout must be auto, hwc or chw, got 'cwh'"),
-        (lambda: NatureCNN(ATARI, hidden=0), "torso.hidden must be ≥ 1 or null, got 0"),
+        (
+            lambda: NatureCNN(ATARI, hidden=0),
+            "torso.hidden must be a whole number ≥ 1 or null for torso=nature_cnn, got 0",
+        ),
         (lambda: NatureCNN(ATARI, norm="batch"), "torso.norm must be null or 'layer', got 'batch'"),
         (lambda: ImpalaCNN(ATARI, width=0), "torso.width must be ≥ 1"),
         (lambda: ImpalaCNN(ATARI, pool=0), "torso.pool ≥ 1 or null"),
