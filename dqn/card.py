@@ -81,6 +81,7 @@ def card(cfg: DictConfig, envs: Any, memory_plan: str, why: str, engine: str, di
     returns = f"n_step={cfg.n_step}" if cfg.lambda_ is None else f"lambda_={cfg.lambda_}"
     lines = {
         "env": f"{envs.id} × {envs.num_envs} ({envs.mode.value}), sees {_seen(spec)}, {spec.num_actions} actions",
+        "normalizer": part_line(cfg.normalizer),
         "torso": picked_line(cfg.torso, inner(spec), part_line),
         **{part: part_line(cfg[part]) for part in ("core", "head", "backup", "transform", "terms", "replay")},
         "returns": f"{returns}, gamma={cfg.gamma}",

@@ -35,9 +35,9 @@ ACTORS = ("local", "process")
 SWITCHES = ("execution.channels_last", "replay.stored_state")
 PLAIN = {  # sections that are read here, option by option; every other option is an argument of a part
     "": {
-        "torso", "core", "layer", "output", "head", "backup", "transform", "terms", "replay", "exploration", "target",
-        "optimizer", "lr_schedule", "env", "execution", "tracking", "seed", "steps", "gamma", "n_step", "lambda_",
-        "passes", "learning_starts", "train_every", "updates", "max_grad_norm", "reward_clip",
+        "normalizer", "torso", "core", "layer", "output", "head", "backup", "transform", "terms", "replay",
+        "exploration", "target", "optimizer", "lr_schedule", "env", "execution", "tracking", "seed", "steps", "gamma",
+        "n_step", "lambda_", "passes", "learning_starts", "train_every", "updates", "max_grad_norm", "reward_clip",
         "device", "resume", "run", "tuned",
     },
     "replay": {"capacity", "batch_size", "sampler", "length", "burn_in", "stride", "stored_state", "path", "device",
@@ -139,7 +139,8 @@ def doubts(cfg: DictConfig, lr_schedule: Any) -> list[str]:
         f"The lr is 0 for the last tenth of {cfg.steps:,} steps or more: raise lr_schedule.steps, or set "
         "lr_schedule.end above 0.": cfg.steps > 10 and lr_schedule is not None and lr_schedule(nearly) == 0,
         "Wrappers that normalise begin their statistics anew in every evaluation and resume, and NormalizeReward "
-        "changes what is reported: take them from env.wrappers, or say so beside the results.": any(
+        "changes what is reported: take them from env.wrappers (normalizer=running is a part of the agent), or say so "
+        "beside the results.": any(
             "Normalize" in str(node.get("_target_")) for node in (cfg.env.get("wrappers") or {}).values() if node
         ),
         f"execution.actor=process wants a core for itself beside execution.threads={cfg.execution.threads}, and there "
@@ -192,6 +193,9 @@ def fit(cfg: DictConfig, head: Any, sampler: Any, state_size: int) -> None:
         ),
         "replay=dataset holds nothing of what a core remembered: choose core=none": (
             "path" in replay and state_size > 0
+        ),
+        "normalizer=running counts what is collected, and replay=dataset collects nothing: set normalizer=none": (
+            "path" in replay and not cfg.normalizer._target_.endswith(".nothing")
         ),
         "replay.burn_in warms a core up: choose core=lstm or gru, or set replay.burn_in=0": (
             replay.burn_in > 0 and not state_size

@@ -100,6 +100,8 @@ def network(cfg: DictConfig, spec: Spec) -> QNetwork:
     """A Q-network on the CPU with parameters drawn from the run's own stream."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream(cfg.seed, "parameters"))
+        with _named("normalizer"):
+            normalizer = instantiate(cfg.normalizer)(inner(spec))
         with _named("torso"):
             seen = torso(cfg.torso, inner(spec))
         with _named("core"):
@@ -107,7 +109,7 @@ def network(cfg: DictConfig, spec: Spec) -> QNetwork:
         features = seen.features if core is None else core.features
         with _named("head"):
             head = instantiate(cfg.head)(features, spec.num_actions)
-        made = QNetwork(seen, head, core, spec.parts, set_precision(cfg.execution.precision))
+        made = QNetwork(seen, head, core, spec.parts, set_precision(cfg.execution.precision), normalizer)
     return made.to(memory_format=torch.channels_last) if cfg.execution.channels_last else made  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 

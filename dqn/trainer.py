@@ -96,6 +96,7 @@ class Trainer:
     def store(self, rows: Rows) -> None:
         with self.meter.timed("store"):
             self.meter.note_rows(rows)
+            self.learner.online.observe(rows)
             self.memory.ring.extend(rows)
 
     def learn(self, updates: int) -> None:
@@ -106,6 +107,7 @@ class Trainer:
         with self.meter.timed("update"):
             self.learner.set_lr(self.env_steps)
             self.memory.at(self.env_steps)
+            self.learner.online.refresh()
             for _ in range(updates):
                 stats, self.drawn = self.update()
                 self.updates += self.learner.steps
@@ -163,7 +165,15 @@ class Trainer:
             if not np.isfinite(numbers.get("learner/loss", 0.0)):
                 self.diverged()
             if "learner/q_max" in numbers:
-                self.watch(numbers["learner/q_max"], min(self.meter.largest_reward, self.memory.clip))
+                reward = min(self.meter.largest_reward, self.memory.clip)
+                self.watch(numbers["learner/q_max"], reward, self.largest_seen())
+
+    def largest_seen(self) -> tuple[str, float]:
+        """The largest |number| that the torso saw of the last batch, and the entry of a Dict that it was of."""
+        online = self.learner.online
+        if not self.drawn or not (online.parts or self.memory.ring.obs.is_floating_point()):
+            return "", 0.0
+        return online.largest(self.memory.gather(*self.drawn).obs.to(self.meter.sums.device))
 
     # Resume: the state of time itself, and the two ways into it.
 

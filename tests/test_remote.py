@@ -55,6 +55,7 @@ VARIANTS = {
     "dqn": ["steps=1500", "learning_starts=200", "train_every=10"],
     "long blocks": ["steps=1500", "learning_starts=300", "train_every=150", "updates=4", "tracking.log_every=70"],
     "next step": ["steps=900", "learning_starts=100", "env.autoreset=next_step", "env.num_envs=3", "n_step=2"],
+    "normalizer": ["normalizer=running", "steps=900", "learning_starts=200", "train_every=20", "env.num_envs=2"],
     "noise": ["algorithm=rainbow", "steps=700", "learning_starts=200", "torso.hidden=[32]", "target.period=30"],
     "memory and masks": [
         "algorithm=r2d2", *world("test/Masked-v0"), "steps=600", "learning_starts=200", "replay.length=6",
@@ -99,7 +100,7 @@ def made(directory, *options, resume=False):
     return run
 
 
-@pytest.mark.parametrize("name", ["long blocks", "memory and masks"])
+@pytest.mark.parametrize("name", ["long blocks", "memory and masks", "normalizer"])
 def test_interrupted_anywhere_equals_never_interrupted(tmp_path, name):
     options = [*VARIANTS[name], "train_every=7"]
     straight = made(tmp_path / "straight", *options)

@@ -88,6 +88,7 @@ VARIANTS = {
     ],
     "auto": ["execution=auto", "steps=1500", "learning_starts=200", "env.num_envs=1"],
     "tabular": ["algorithm=tabular", "env=chain", "steps=700"],
+    "normalizer": ["normalizer=running", "steps=900", "learning_starts=200", "env.num_envs=3"],
     "rainbow": ["algorithm=rainbow", "steps=900", "learning_starts=200", "replay.capacity=300", "torso.hidden=[32]"],
     "rainbow_iqn": [
         "algorithm=rainbow_iqn", "steps=700", "learning_starts=200", "torso.hidden=[32]", "tuned.samples=4",
@@ -123,8 +124,9 @@ def test_b1_a19_interrupted_anywhere_equals_never_interrupted(tmp_path, name):
     assert (broken.env_steps, broken.updates) == (straight.env_steps, straight.updates)
 
 
-def test_a_longer_budget_continues_exactly(tmp_path):
-    options = ["learning_starts=200", "tracking.checkpoint_every=400"]
+@pytest.mark.parametrize("more", [[], ["normalizer=running"]], ids=str)
+def test_a_longer_budget_continues_exactly(tmp_path, more):
+    options = ["learning_starts=200", "tracking.checkpoint_every=400", *more]
     straight = make(tmp_path / "straight", *options, "steps=1500")
     straight.run()
     make(tmp_path / "broken", *options, "steps=900").run()

@@ -394,6 +394,30 @@ class DictImage(gymnasium.ObservationWrapper):
         return {"image": self.image, "own": {"where": obs[1:], "number": 2 + step % 7, "bits": self.bits}}
 
 
+class Scaled(gymnasium.Env):
+    """One decision an episode: the reward is 1 for the number of the quadrant that is shown, at a place that is large
+    and far away (`scale` and `offset`)."""
+
+    action_space = Discrete(4)
+
+    def __init__(self, scale=1e4, offset=1e5, dtype="float32", as_dict=False):
+        self.scale, self.offset, self.dtype, self.as_dict = scale, np.array([offset, -offset]), dtype, as_dict
+        whole = np.dtype(dtype).kind != "f"
+        low, high = (np.iinfo(dtype).min, np.iinfo(dtype).max) if whole else (-np.inf, np.inf)
+        box = Box(low, high, (2,), np.dtype(dtype).type)
+        self.observation_space = Dict({"number": Discrete(2), "place": box}) if as_dict else box
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place = self.np_random.uniform(-1, 1, 2)
+        seen = (self.place * self.scale + self.offset).astype(self.dtype)
+        return {"number": 1, "place": seen} if self.as_dict else seen, {}
+
+    def step(self, action):
+        right = action == 2 * (self.place[0] > 0) + (self.place[1] > 0)
+        return self.reset()[0], float(right), True, False, {}
+
+
 class Image(OneState):
     """Shows a black uint8 image of a given shape."""
 
@@ -484,6 +508,7 @@ gymnasium.register("test/OldSeed-v0", entry_point=OldSeed)
 gymnasium.register("test/Unlearnable-v0", entry_point=Unlearnable, vector_entry_point=UnlearnableVector)
 gymnasium.register("test/Masked-v0", entry_point=Masked)
 gymnasium.register("test/DictImage-v0", entry_point=DictImage)
+gymnasium.register("test/Scaled-v0", entry_point=Scaled)
 gymnasium.register("test/Odd-v0", entry_point=Odd)
 gymnasium.register("test/ThreeLives-v0", entry_point=ThreeLives)
 gymnasium.register("test/Image-v0", entry_point=Image, max_episode_steps=10)

@@ -40,6 +40,10 @@ def _log_softmax(x: Any, dim: int, half: bool) -> Any:
     return shifted - np.log(np.exp(shifted).sum(dim, keepdims=True))
 
 
+def _clamp(x: Any, low: float, high: float) -> Any:
+    return np.minimum(np.maximum(x, x.dtype.type(low)), x.dtype.type(high))  # a fifth of np.clip's time
+
+
 def _axes(dim: Any) -> Any:
     return tuple(dim) if isinstance(dim, (list, tuple)) else dim
 
@@ -69,6 +73,7 @@ RESHAPES = ("view.default", "_unsafe_view.default", "unsqueeze.default", "squeez
 KNOWN: dict[str, Callable] = VIEWS | {
     "addmm.default": _linear,
     "mm.default": np.dot,
+    "clamp.default": _clamp,
     "relu.default": lambda x: np.maximum(x, ZEROS[x.dtype]),
     "exp.default": np.exp,
     "cos.default": np.cos,

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 
 def numbers_of(network: nn.Module) -> list[Tensor]:
-    """The tensors that make its values: all but whole numbers, as of a normalisation that counts."""
-    return [x for x in network.state_dict(keep_vars=True).values() if x.is_floating_point()]
+    """The tensors that make its values: all of torch's default dtype. What a normaliser counts, in whole numbers or in
+    finer ones, is none of them."""
+    return [x for x in network.state_dict(keep_vars=True).values() if x.dtype == torch.get_default_dtype()]
 
 
 def flat(tensors: Sequence[Tensor]) -> Tensor:

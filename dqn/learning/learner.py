@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dqn.types import Batch
 
+SHARED = "normalizer."  # what begins so in a network's state is one and the same in the target network
 STATS = ("loss", "td_error", "q_mean", "q_max", "grad_norm")
 
 
@@ -56,7 +57,8 @@ class Learner:
             raise ValueError(f"max_grad_norm must be > 0 or null, got {max_grad_norm}")
         self.online, self.objective, self.passes = online, objective, passes
         self.polyak, self.max_grad_norm = polyak, max_grad_norm
-        self.target = online if polyak is None else copy.deepcopy(online).requires_grad_(False)
+        shared = getattr(online, "normalizer", None)  # of both networks: what it counts is the world's, not learnt
+        self.target = online if polyak is None else copy.deepcopy(online, {id(shared): shared}).requires_grad_(False)
         self.pair = [([*net.parameters()], [*net.buffers()]) for net in (self.target, online)]  # looked up once
         self.generators = ()
         if generators is not None and self.target.draw_from(generators[1]) and online.draw_from(generators[0]):
@@ -161,7 +163,8 @@ class Learner:
         """Everything the next update depends on, by name; the lr is the configuration's and is not in it."""
         tensors = {f"online/{k}": v for k, v in self.online.state_dict().items()}
         if self.polyak is not None:
-            tensors |= {f"target/{k}": v for k, v in self.target.state_dict().items()}
+            own = {k: v for k, v in self.target.state_dict().items() if not k.startswith(SHARED)}
+            tensors |= {f"target/{k}": v for k, v in own.items()}
         tensors |= {f"optimizer/{name}": tensor for name, tensor in self._moments()}
         return tensors | {f"random/{i}": generator.get_state() for i, generator in enumerate(self._random())}
 
@@ -171,9 +174,11 @@ class Learner:
 
         for i, generator in enumerate(self._random()):
             generator.set_state(state[f"random/{i}"])
-        self.online.load_state_dict(part("online/"))
+        online = part("online/")
+        self.online.load_state_dict(online)
         if self.polyak is not None:
-            self.target.load_state_dict(part("target/"))
+            shared = {k: v for k, v in online.items() if k.startswith(SHARED)}
+            self.target.load_state_dict(part("target/") | shared)
         for name, tensor in self._moments():
             tensor.copy_(state[f"optimizer/{name}"])
 

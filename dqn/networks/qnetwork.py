@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from dqn.networks.records import split
-from dqn.types import ILLEGAL, MASK, OBSERVATION, Batch, Spec, Values
+from dqn.types import ILLEGAL, MASK, OBSERVATION, Batch, Rows, Spec, Values
 
 
 class QNetwork(nn.Module):
-    """Q(s, ·) = head(core(torso(s))): stands where the Q-table stood.
+    """Q(s, ·) = head(core(torso(normalizer(s)))): stands where the Q-table stood.
 
     obs [..., *obs_shape] → Values with q [..., A]; where the observation's record holds a mask of legal actions,
     illegal ones have q = ILLEGAL. `parts` names what an observation that is a record is made of (types.Spec).
@@ -20,10 +20,11 @@ class QNetwork(nn.Module):
 
     def __init__(
         self, torso: Any, head: Any, core: Any = None, parts: tuple[tuple[str, Spec], ...] = (),
-        precision: torch.dtype | None = None,
+        precision: torch.dtype | None = None, normalizer: Any = None,
     ):  # fmt: skip
         super().__init__()
         self.torso, self.core, self.head, self.parts, self.precision = torso, core, head, parts, precision
+        self.normalizer = normalizer
 
     @property
     def state_size(self) -> int:
@@ -67,6 +68,29 @@ class QNetwork(nn.Module):
         features, _ = self.core(self._features(_rows(seen, slice(burn_in, None))), state, begins[burn_in:])
         return self._values(_pick(features, rows), mask if mask is None else _pick(mask[burn_in:], rows))
 
+    @torch.no_grad()
+    def largest(self, obs: Tensor) -> tuple[str, float]:
+        """The largest |number| that the torso sees of `obs`, and the entry of a Dict that it is of; 0 where no real
+        numbers are observed."""
+        seen, _ = self._read(obs)
+        seen = seen if self.normalizer is None else self.normalizer(seen)
+        entries = seen if isinstance(seen, dict) else {"": seen}
+        sizes = {name: float(x.abs().max()) for name, x in entries.items() if x.is_floating_point() and x.numel()}
+        return max(sizes.items(), key=lambda size: size[1], default=("", 0.0))
+
+    @torch.no_grad()
+    def observe(self, rows: Rows) -> None:
+        """Let the normaliser, where there is one, count what was acted on in a block of rows."""
+        if self.normalizer is not None:
+            device = next(self.parameters()).device
+            seen, _ = self._read(torch.as_tensor(rows.obs[:-1]).to(device))
+            self.normalizer.gather(seen, ~torch.as_tensor(rows.reset).to(device))
+
+    def refresh(self) -> None:
+        """Let the normaliser, where there is one, take over what it has counted."""
+        if self.normalizer is not None:
+            self.normalizer.refresh()
+
     def draw_from(self, generator: torch.Generator) -> bool:
         """Give every part that draws random numbers this generator; whether there is one."""
         drawing: list[Any] = [module for module in self.modules() if hasattr(module, "generator")]
@@ -83,6 +107,8 @@ class QNetwork(nn.Module):
         return seen[OBSERVATION] if [*seen] == [OBSERVATION] else seen, mask
 
     def _features(self, seen: Any) -> Tensor:
+        if self.normalizer is not None:
+            seen = self.normalizer(seen)
         if self.precision is None:
             return self.torso(seen)
         with torch.autocast(next(self.parameters()).device.type, self.precision, cache_enabled=False):
