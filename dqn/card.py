@@ -69,6 +69,13 @@ def part_line(node: Any) -> str:
     return line(plain)
 
 
+def numbers(cfg: DictConfig) -> str:
+    """Where the numbers are from that were tuned, for the environment and for the recipe on it."""
+    taken = {"tuned": cfg.tuned.for_env, "experiment": cfg.tuned.for_pair}
+    files = [f"conf/{group}/{name}.yaml" for group, name in taken.items() if name != "none"]
+    return ", ".join(files) or f"none tuned for {cfg.env.get('id', 'this environment')}: conf/config.yaml"
+
+
 def _seen(spec: Spec) -> str:
     if spec.parts:
         return ", ".join(f"{name}: {_seen(part)}" for name, part in spec.parts)
@@ -81,6 +88,7 @@ def card(cfg: DictConfig, envs: Any, memory_plan: str, why: str, engine: str, di
     returns = f"n_step={cfg.n_step}" if cfg.lambda_ is None else f"lambda_={cfg.lambda_}"
     lines = {
         "env": f"{envs.id} × {envs.num_envs} ({envs.mode.value}), sees {_seen(spec)}, {spec.num_actions} actions",
+        "numbers": numbers(cfg),
         "normalizer": part_line(cfg.normalizer),
         "torso": picked_line(cfg.torso, inner(spec), part_line),
         **{part: part_line(cfg[part]) for part in ("core", "head", "backup", "transform", "terms", "replay")},

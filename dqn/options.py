@@ -47,7 +47,8 @@ PLAIN = {  # sections that are read here, option by option; every other option i
     "execution": {"engine", "actor", "threads", "precision", "channels_last"},
     "run": {"dir"},
     "tuned": {
-        "hidden", "norm", "dense", "core_hidden", "loss", "lr", "eps", "target_period", "capacity", "batch_size",
+        "for_env", "for_pair", "hidden", "norm", "dense", "core_hidden", "loss", "lr", "eps", "target_period",
+        "capacity", "batch_size",
         "priority_exponent", "importance_start", "importance_end", "v_min", "v_max", "quantiles", "samples",
         "epsilon_end", "epsilon_steps",
     },
@@ -143,6 +144,8 @@ def doubts(cfg: DictConfig, lr_schedule: Any) -> list[str]:
         "beside the results.": any(
             "Normalize" in str(node.get("_target_")) for node in (cfg.env.get("wrappers") or {}).values() if node
         ),
+        f"env=gym shows {cfg.env.get('id')} as it is, a frame at a time and in colour: env=atari brings the "
+        "preprocessing of the literature, and its numbers.": _raw_atari(cfg.env),
         f"execution.actor=process wants a core for itself beside execution.threads={cfg.execution.threads}, and there "
         f"are {_cores()} in all: set execution.actor=local, or fewer threads.": (
             cfg.execution.actor == "process" and _cores() <= cfg.execution.threads
@@ -151,6 +154,11 @@ def doubts(cfg: DictConfig, lr_schedule: Any) -> list[str]:
         "choose exploration=epsilon_greedy.": cfg.exploration.get("ladder", 0) > 0 and cfg.env.num_envs == 1,
     }
     return [sentence for sentence, doubted in doubtful.items() if doubted]
+
+
+def _raw_atari(env: DictConfig) -> bool:
+    plain = env.get("vectorization") != "vector_entry_point" and not env.get("wrappers")
+    return plain and str(env.get("id")).startswith("ALE/")
 
 
 def _cores() -> int:

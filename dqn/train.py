@@ -27,9 +27,11 @@ from dqn.tracking.checkpoint import write_text
 from dqn.tracking.logger import start_text_log
 from dqn.tracking.seeding import parameter_hash
 from dqn.trainer import Trainer
+from dqn.tuned import by_id, directory_word
 from dqn.types import RunError, UsageError
 
 log = logging.getLogger("dqn")
+OmegaConf.register_new_resolver("directory_word", directory_word, replace=True)
 
 
 def stop_on_signals(trainer: Trainer) -> list[int]:
@@ -152,7 +154,7 @@ def finish(cfg: DictConfig, run: build.Run) -> dict[str, Any]:
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def _job(cfg: DictConfig) -> float:
     """One run; what a sweeper that searches is told is the closing evaluation's mean return."""
-    hydra_cfg, cfg = HydraConfig.get(), placed(cfg)
+    hydra_cfg, cfg = HydraConfig.get(), placed(by_id(cfg))
     directory = Path(hydra_cfg.runtime.output_dir)
     if hydra_cfg.mode is not RunMode.MULTIRUN:
         result = front_door(lambda: train(cfg, directory))  # or Hydra would say more than a sentence

@@ -22,6 +22,7 @@ LEVEL = {
     "trainer": 3,
     "cli": 3,
     "automatic": 3,
+    "tuned": 4,
     "again": 4,
     "options": 4,
     "card": 4,
@@ -70,7 +71,7 @@ def test_doors(path):
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_the_configuration_stops_at_the_door(path):
     names = {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}
-    readers = {"again", "agent", "automatic", "build", "collectors", "parts", "options", "card", "cli", *VERBS}
+    readers = {"again", "agent", "automatic", "tuned", "build", "collectors", "parts", "options", "card", "cli", *VERBS}
     if room(path) not in readers:
         assert "cfg" not in names
         assert not any(module.startswith(("hydra", "omegaconf")) for module in imports(path))

@@ -1,0 +1,53 @@
+"""Numbers tuned for an environment are found by its id, whichever group it was chosen by."""
+
+from typing import Any
+
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from dqn.cli import CONF
+
+VECTOR = "vector_entry_point"  # a vector class of its own: its numbers are for what that class shows
+
+
+def by_id(cfg: DictConfig) -> DictConfig:
+    """The configuration of this job, with the numbers for the environment's id where env.id was given.
+
+    Hydra finds conf/tuned and conf/experiment by the name of the group: with `env=gym env.id=Acrobot-v1` it finds none,
+    and with `env.id=Acrobot-v1` alone those of the default environment. Here they are those of the group that has this
+    id, or none. What the command line chooses itself stands; a resumed run keeps what it has.
+    """
+    job = HydraConfig.get()
+    overrides = [*map(str, job.overrides.task)]
+    given = {override.partition("=")[0].lstrip("+") for override in overrides}
+    if cfg.resume is not None or "env.id" not in given or OmegaConf.is_missing(cfg.env, "id"):
+        return cfg
+    chosen, algorithm = str(job.runtime.choices.get("env")), str(job.runtime.choices.get("algorithm"))
+    world = world_of(cfg.env, chosen)
+    if world == chosen:
+        return cfg
+    names = {"tuned": f"{world}", "experiment": f"{algorithm}_{world}"}
+    there = {group: name if (CONF / group / f"{name}.yaml").is_file() else "none" for group, name in names.items()}
+    more = [f"{group}={name}" for group, name in there.items() if group not in given]
+    return compose(job.job.config_name, [*overrides, *more])
+
+
+def world_of(env: Any, chosen: str) -> str | None:
+    """The name of the group whose environment this is: of the one that was `chosen`, or that has this id."""
+    groups: dict[str, Any] = {path.stem: OmegaConf.load(path) for path in sorted((CONF / "env").glob("*.yaml"))}
+    own = (
+        str(groups[chosen].get("id", "")) if chosen in groups and not OmegaConf.is_missing(groups[chosen], "id") else ""
+    )
+    for name, group in groups.items():
+        same_way = group.get("vectorization") != VECTOR or env.get("vectorization") == VECTOR
+        if not OmegaConf.is_missing(group, "id") and group.get("id") == env.id and same_way:
+            return name
+    family, _, game = str(env.id).partition("/")
+    return chosen if game and own.startswith(f"{family}/") else None  # the games of one emulator
+
+
+def directory_word(env: Any, chosen: str) -> str:
+    """What a run's directory is called after its environment: the id, or the group where there is none."""
+    id = "" if "id" not in env or OmegaConf.is_missing(env, "id") else str(env.id)
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in id) or chosen
