@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 try:
@@ -15,12 +16,13 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-from dqn.cli import CONF, run_config, run_directory
+from dqn.cli import CONF, names, opened_run, run_config, run_directory
 from dqn.tracking.checkpoint import Checkpoints, Snapshot
 from dqn.tracking.logger import start_text_log
 from dqn.types import UsageError
 
 log = logging.getLogger("dqn")
+STORED = "stored_run"  # the name by which Hydra finds a resumed run's configuration in memory
 KEPT = (  # what a checkpoint was made with
     "seed", "n_step", "torso", "core", "layer", "output", "head", "transform", "passes", "env.id", "env.world",
     "env.num_envs", "env.autoreset", "env.max_episode_steps", "env.kwargs", "env.wrappers",
@@ -48,15 +50,22 @@ def claimed(directory: Path) -> Iterator[None]:
 
 
 def resume_arguments(arguments: list[str]) -> list[str]:
-    """`resume=RUN …`: the run's own composed configuration takes the place of conf/, the rest overrides it.
+    """`resume=RUN …`: the run's own configuration takes the place of conf/, and the rest overrides it.
 
-    Errors: UsageError when RUN is no run's directory or a group is chosen anew.
+    It is read as data, checked (dqn.trust; `trust=[module]` beside `resume=` allows more), and handed to Hydra from
+    memory, so that nothing in the run's directory is composed before it has been checked.
+    Errors: UsageError when RUN is no run's directory, names code that is not trusted, or a group is chosen anew.
     """
-    run = next((a.partition("=")[2] for a in arguments if a.startswith("resume=")), "")
+    given = {name: value for name, sign, value in (a.partition("=") for a in arguments) if sign}
+    run = given.get("resume", "")
     if run in ("", "null"):
-        if "resume=" in arguments:
+        if "resume" in given and not run:
             raise UsageError("resume= names no run: write resume=RUN, the directory of one.")
+        if "trust" in given:
+            raise UsageError("trust= goes with resume=RUN: what this command line names is trusted anyway.")
         return arguments
+    if {"-m", "--multirun"} & {*arguments}:
+        raise UsageError("resume= continues one run, -m begins many: leave out one of them.")
     if run[0] == run[-1] and run[0] in "'\"":  # as Hydra's own values may be
         run = run[1:-1]
     directory = run_directory("resume", run)
@@ -64,11 +73,13 @@ def resume_arguments(arguments: list[str]) -> list[str]:
     for argument in arguments:
         if argument.partition("=")[0] in groups:
             raise UsageError(f"{argument}: a resumed run keeps its parts; only numbers can be changed beside resume=.")
+    stored = opened_run(directory, names("trust", given.get("trust", "")))
+    OmegaConf.set_struct(stored, True)
+    ConfigStore.instance().store(STORED, stored)
+    rest = [a for a in arguments if a.partition("=")[0] not in ("resume", "trust")]
     return [
-        "--config-path", str(directory.resolve()), "--config-name", "config",
-        *(a if not a.startswith("resume=") else f"resume={_quoted(directory)}" for a in arguments),
-        f"hydra.run.dir={_quoted(directory)}", "hydra.output_subdir=null",
-        "hydra/job_logging=none", "hydra/hydra_logging=none",
+        "--config-name", STORED, *rest, f"resume={_quoted(directory)}", f"hydra.run.dir={_quoted(directory)}",
+        "hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none",
     ]  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """What a run has learnt, in a program of one's own: agent = dqn.load("runs/NAME"); action = agent.act(obs)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from dqn import parts
 from dqn.acting.actor import Actor
 from dqn.acting.exploration import EpsilonGreedy
-from dqn.cli import run_config, run_directory
+from dqn.cli import opened_run, run_directory
 from dqn.envs.single import make_one
 from dqn.envs.tensor.envs import TensorEnvs
 from dqn.execution.device import choose_device
@@ -23,9 +23,14 @@ from dqn.tracking.checkpoint import Checkpoints, Snapshot, part
 from dqn.types import MASK, UsageError
 
 
-def trained(directory: Path, device: torch.device) -> tuple[DictConfig, Any, QNetwork, Snapshot]:
-    """A run's configuration, one environment of its kind, its network, and the checkpoint that was read."""
-    cfg = run_config(directory)
+def trained(
+    directory: Path, device: torch.device, trust: Sequence[str] = ()
+) -> tuple[DictConfig, Any, QNetwork, Snapshot]:
+    """A run's configuration, one environment of its kind, its network, and the checkpoint that was read.
+
+    Errors: UsageError, also where the run names code that is neither of this package nor of modules in `trust`.
+    """
+    cfg = opened_run(directory, trust)
     check(cfg)
     snapshot = Checkpoints(directory / "checkpoints").load(weights_only=True)
     envs = parts.evaluation_environments(cfg, 1)
@@ -34,10 +39,10 @@ def trained(directory: Path, device: torch.device) -> tuple[DictConfig, Any, QNe
     return cfg, envs, network.to(device), snapshot
 
 
-def load(run: str, device: str = "cpu") -> "Agent":
-    """The agent of the run in directory `run`. Errors: UsageError where none lies there, or it has no checkpoint."""
+def load(run: str, device: str = "cpu", trust: Sequence[str] = ()) -> "Agent":
+    """The agent of the run in directory `run`; see dqn.load."""
     chosen, _ = choose_device(device)
-    return Agent(*trained(run_directory("run", str(run)), chosen)[:3], chosen)
+    return Agent(*trained(run_directory("run", str(run)), chosen, trust)[:3], chosen)
 
 
 class Agent:

@@ -4,16 +4,18 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
-from math import prod
+from collections.abc import Callable, Iterator, Sequence
+from math import nan, prod
 from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from dqn.trust import check_parts, check_stored
 from dqn.types import RunError, UsageError
 
 HERE = Path(__file__).resolve().parent
@@ -80,26 +82,98 @@ def explain(error: BaseException) -> str:
     return f"{said} (-m for a sweep over several values, quotes for one with a comma)" if "Ambiguous" in said else said
 
 
+def text(name: str, value: str) -> str:
+    """The value as it was typed: a run's directory may be called 001."""
+    return value
+
+
+def whole(least: int) -> Callable[[str, str], int]:
+    """Reads a whole number of at least `least`; 1e3 is one."""
+
+    def read(name: str, value: str) -> int:
+        try:
+            number = float(value.replace("_", "") if value.strip("_") == value else value)
+        except ValueError:
+            number = nan
+        if not number.is_integer() or number < least:
+            raise UsageError(f"{name} must be a whole number ≥ {least}, got {value!r}.")
+        return int(value) if value.isdecimal() else int(number)
+
+    return read
+
+
+def real(low: float, high: float) -> Callable[[str, str], float]:
+    """Reads a number between two others."""
+
+    def read(name: str, value: str) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = nan
+        if not low <= number <= high:
+            raise UsageError(f"{name} must be a number between {low:g} and {high:g}, got {value!r}.")
+        return number
+
+    return read
+
+
+def names(name: str, value: str) -> tuple[str, ...]:
+    """Reads [a,b] or a,b."""
+    return tuple(word.strip(" '\"") for word in value.strip("[] ").split(",") if word.strip(" '\""))
+
+
+def verb_options(
+    arguments: Sequence[str], usage: str, known: dict[str, Callable[[str, str], Any]], needed: str
+) -> dict[str, Any]:
+    """The options of a verb that takes no others, each read by its function; `needed` must be among them.
+
+    Errors: UsageError.
+    """
+    given = {}
+    for argument in arguments:
+        name, sign, value = argument.partition("=")
+        if not sign or name not in known:
+            raise UsageError(f"{name} is not an option{nearest(name, [*known])}; {usage}.")
+        given[name] = known[name](name, value)
+    if not given.get(needed):
+        raise UsageError(f"No {needed} was named; {usage}.")
+    return given
+
+
 def run_directory(option: str, value: str) -> Path:
     """The run's directory that an option names. Errors: UsageError where no run lies there."""
     directory = Path(value)
     if not (directory / "config.yaml").is_file():
         raise UsageError(f"{option}={value} is not a run's directory: it has no config.yaml.")
-    run_config(directory)
     return directory
 
 
 def run_config(directory: Path) -> DictConfig:
-    """The configuration that a run wrote in its directory. Errors: UsageError where it cannot be read."""
+    """The configuration that a run wrote in its directory, as data: before anything that it names is made, it must pass
+    `trust.check_parts`. Errors: UsageError where it cannot be read, or is more than options."""
     path = directory / "config.yaml"
     try:
-        cfg = OmegaConf.load(path)
+        text = path.read_text()
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):  # a few of them can fill the memory
+            raise YAMLError("it has aliases, which no run writes")
+        cfg = OmegaConf.create(text)
         if isinstance(cfg, DictConfig) and cfg:
+            check_stored(cfg, path)
             return cfg
         reason = "it holds no options"
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, RecursionError) as error:
         reason = " ".join(str(error).split())
     raise UsageError(f"{path} is damaged ({reason}): write there again what the run had, as in its TensorBoard text.")
+
+
+def opened_run(directory: Path, trust: Sequence[str] = ()) -> DictConfig:
+    """A run's configuration whose parts may be made: all of them are this package's or of modules in `trust`.
+
+    Errors: UsageError, also where it names other code.
+    """
+    cfg = run_config(directory)
+    check_parts(cfg, directory / "config.yaml", trust)
+    return cfg
 
 
 def fail(message: str, code: int) -> NoReturn:
