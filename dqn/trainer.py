@@ -176,6 +176,8 @@ class Trainer:
         with self.meter.timed("checkpoint"):
             counters = {name: getattr(self, name) for name in COUNTERS} | self.meter.spent()
             ring = self.memory.ring
+            if not self.checkpoints.complete():
+                self.saved_rows = torch.zeros_like(ring.written)
             rows = ring.rows_since(self.saved_rows)
             self.checkpoints.save(self.env_steps, pack(self.parts), rows, ring.written, ring.rows, counters)
             self.saved_rows, self.saved_at = ring.written.clone(), self.env_steps

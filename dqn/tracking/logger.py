@@ -36,6 +36,8 @@ def start_text_log(path: Path | None) -> None:
     plain.setFormatter(logging.Formatter("%(message)s"))
     log.addHandler(plain)
     if path is not None:
+        if path.is_symlink():  # whoever made the directory may have put it there to have another file written
+            path.unlink()
         file = logging.FileHandler(path)
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(file)
