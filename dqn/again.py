@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
@@ -17,9 +17,11 @@ except ImportError:  # Windows
     fcntl = None
 
 from dqn.cli import CONF, names, opened_run, run_config, run_directory
-from dqn.tracking.checkpoint import Checkpoints, Snapshot
-from dqn.tracking.logger import start_text_log
-from dqn.types import UsageError
+from dqn.errors import UsageError
+from dqn.trust import INTERPOLATION
+
+if TYPE_CHECKING:
+    from dqn.tracking.checkpoint import Snapshot  # which imports torch
 
 log = logging.getLogger("dqn")
 STORED = "stored_run"  # the name by which Hydra finds a resumed run's configuration in memory
@@ -88,11 +90,29 @@ def _quoted(path: Path) -> str:
     return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def placed(cfg: DictConfig) -> DictConfig:
-    """`cfg` with the whole path of a recorded run, so that a resume finds it from anywhere."""
+def placed(cfg: DictConfig, directory: Path) -> DictConfig:
+    """`cfg` with the run's own directory, and the whole path of recorded data, so that a resume finds it anywhere."""
+    cfg.run.dir = str(directory)
     path = OmegaConf.select(cfg, "replay.path", throw_on_missing=False)
     if isinstance(path, str) and Path(path).is_dir():
         cfg.replay.path = str(Path(path).resolve())
+    return cfg
+
+
+def stored_text(cfg: DictConfig) -> str:
+    """What a run writes to config.yaml: its options as they were composed. Those that refer to each other still do, so
+    that a number changed beside `resume=` reaches every part that uses it; what else was interpolated is a value."""
+    return OmegaConf.to_yaml(_values_of_others(OmegaConf.merge(cfg, {"resume": None})))
+
+
+def _values_of_others(cfg: Any) -> Any:
+    for key in list(cfg) if OmegaConf.is_dict(cfg) else range(len(cfg)):
+        node = cfg._get_node(key)
+        if OmegaConf.is_interpolation(cfg, key):
+            if INTERPOLATION.search(str(node._value())):
+                cfg[key] = OmegaConf.select(cfg, str(key), throw_on_resolution_failure=False)
+        elif OmegaConf.is_config(node) and not (node._is_none() or node._is_missing()):
+            _values_of_others(node)
     return cfg
 
 
@@ -107,10 +127,12 @@ def keep(cfg: DictConfig, saved: DictConfig) -> None:
             raise UsageError(f"{name} cannot change in a resumed run: leave it as it was, or begin a new run.")
 
 
-def resumed(cfg: DictConfig, directory: Path) -> Snapshot:
+def resumed(cfg: DictConfig, directory: Path) -> "Snapshot":
     """The checkpoint that a run goes on from. Errors: UsageError where `cfg` changes what cannot change, or asks for
     fewer steps than are done."""
-    saved = placed(run_config(directory))
+    from dqn.tracking.checkpoint import Checkpoints
+
+    saved = placed(run_config(directory), directory)
     keep(cfg, saved)
     snapshot = Checkpoints(directory / "checkpoints").load()
     if cfg.steps != saved.steps and cfg.steps < (done := snapshot.counters["env_steps"]):
@@ -119,25 +141,27 @@ def resumed(cfg: DictConfig, directory: Path) -> Snapshot:
 
 
 def again(cfg: DictConfig, directory: Path) -> dict[str, Any] | None:
-    """A sweep that is run again in its directory: the result of a finished job, else the job goes on where it stood.
+    """A job of a sweep that is run again in its directory: its result where it is finished, else it goes on where it
+    stood.
 
     Errors: UsageError where the directory holds another job.
     """
     saved = directory / "config.yaml"
     if not saved.is_file():
         return None
-
-    def plain(cfg: Any) -> Any:  # without what names the time of day
-        return OmegaConf.to_container(OmegaConf.merge(cfg, {"run": None, "resume": None}), resolve=True)
-
-    if plain(cfg) != plain(run_config(directory)):
+    if _plain(cfg) != _plain(run_config(directory)):
         raise UsageError(f"{directory} holds a job with other settings: choose another hydra.sweep.dir.")
-    if (directory / "result.json").is_file():
-        start_text_log(None)
-        log.info("%s is finished.", directory)
-        return json.loads((directory / "result.json").read_text())
+    path = directory / "result.json"
+    result = json.loads(path.read_text()) if path.is_file() else {}
+    if result.get("evaluation") is not None or (result and not cfg.tracking.final_episodes):
+        return result
     if [*directory.glob("checkpoints/*.json")]:
         cfg.resume = str(directory)
     else:
         saved.unlink()
     return None
+
+
+def _plain(cfg: DictConfig) -> Any:
+    """All options but those that name the time of day."""
+    return OmegaConf.to_container(OmegaConf.merge(cfg, {"run": None, "resume": None}), resolve=True)

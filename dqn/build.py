@@ -13,8 +13,10 @@ from torch import Tensor
 
 from dqn import collectors, parts
 from dqn.card import card, plan
+from dqn.evaluator import Evaluator
 from dqn.execution.device import choose_device, choose_place, flushed
 from dqn.learning.learner import Learner
+from dqn.networks.records import inner
 from dqn.options import check, doubts, fit
 from dqn.replay.memory import Memory
 from dqn.tracking.logger import Logger
@@ -28,6 +30,7 @@ class Run:
     """A wired run and what its verbs need of it."""
 
     trainer: Trainer
+    env_id: str
     device: torch.device
     engine: str
     card: str
@@ -35,6 +38,7 @@ class Run:
 
     def close(self) -> None:
         self.trainer.logger.close()
+        self.trainer.evaluate.close()
         self.trainer.collector.close()
 
 
@@ -56,6 +60,7 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
     device, why = choose_device(cfg.device)
     envs = parts.environments(cfg, device)
     spec, seed = envs.spec, cfg.seed
+    optimal = envs.optimal_q(cfg.gamma) if inner(spec).states else None
     online = parts.network(cfg, spec).to(device)
     sampler = instantiate(cfg.replay.sampler)
     fit(cfg, online.head, sampler, online.state_size)
@@ -69,11 +74,11 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
     trainer = Trainer(
         collector=collector, actor=actor, memory=memory, learner=learner,
         update=flushed(_update(memory, learner, engine, device)),
-        evaluate=parts.Evaluator(cfg, online, device, envs),
+        evaluate=Evaluator(cfg, online, device, envs, optimal),
         times=times, seed=seed, gamma=cfg.gamma, directory=directory, logger=Logger(directory, purge_step),
     )  # fmt: skip
     shown = card(cfg, envs, memory_plan, why, engine.why, directory)
-    return Run(trainer, device, engine.why, shown, doubts(cfg, learner.lr_schedule))
+    return Run(trainer, envs.id, device, engine.why, shown, doubts(cfg, learner.lr_schedule, envs))
 
 
 def _update(memory: Memory, learner: Learner, engine: Any, device: torch.device) -> Callable:

@@ -9,6 +9,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from dqn import __version__
+from dqn.cli import part_name
 from dqn.replay.frames import frame
 from dqn.replay.memory import Memory
 from dqn.replay.ring import Ring
@@ -70,6 +71,23 @@ def _seen(spec: Spec) -> str:
     if spec.parts:
         return ", ".join(f"{name}: {_seen(part)}" for name, part in spec.parts)
     return f"{spec.states} states" if spec.states else f"{spec.obs_dtype} {spec.obs_shape}"
+
+
+PARTS = (
+    "torso", "core", "layer", "output", "head", "backup", "transform", "exploration", "optimizer", "lr_schedule",
+)  # fmt: skip
+
+
+def identity(cfg: DictConfig, env_id: str, flat: bool = False) -> dict[str, Any]:
+    """What a run is: the names of its algorithm, of its environment and of every part, for its result and its logs."""
+
+    def name(option: str) -> Any:
+        return OmegaConf.select(cfg, option, throw_on_resolution_failure=False)
+
+    parts = {part: part_name(cfg[part]) for part in PARTS}
+    parts |= {"sampler": part_name(cfg.replay.sampler), "terms": "+".join(map(part_name, cfg.terms.values())) or "none"}
+    first = {"algorithm": name("chosen.algorithm"), "env": env_id, "seed": cfg.seed}
+    return first | (parts if flat else {"parts": parts})
 
 
 def card(cfg: DictConfig, envs: Any, memory_plan: str, why: str, engine: str, directory: Path) -> str:

@@ -15,8 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from dqn.errors import RunError, UsageError
 from dqn.trust import check_parts, check_stored
-from dqn.types import RunError, UsageError
 
 HERE = Path(__file__).resolve().parent
 OmegaConf.register_new_resolver("mul", lambda *numbers: prod(numbers), replace=True)  # ${mul:${env.num_envs},32}
@@ -34,6 +34,59 @@ def option_names(cfg: Any, prefix: str = "") -> Iterator[str]:
                 yield from option_names(node, f"{prefix}{key}.")
 
 
+def plain_options(cfg: DictConfig) -> dict[str, Any]:
+    """Every option as one value: of a part its name, of other sections nothing."""
+    options: dict[str, Any] = {}
+    for name in option_names(cfg):
+        if name.startswith(("run", "resume", "chosen")):
+            continue
+        value = OmegaConf.select(cfg, name, throw_on_missing=False, throw_on_resolution_failure=False)
+        if not OmegaConf.is_dict(value):
+            options[name] = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        elif "_target_" in value:
+            options[name] = part_name(value)
+    return options
+
+
+def part_name(node: Any) -> str:
+    """The last word of the class or function that a part's configuration names."""
+    return str(node.get("_target_", "")).rpartition(".")[2]
+
+
+# What users of Stable-Baselines3, CleanRL and rl-baselines3-zoo type, and what it is called here.
+ALIASES = {
+    "learning_rate": "optimizer.lr", "lr": "optimizer.lr", "total_timesteps": "steps", "timesteps": "steps",
+    "n_timesteps": "steps", "total_steps": "steps", "num_steps": "steps", "buffer_size": "replay.capacity",
+    "batch_size": "replay.batch_size", "tau": "target.polyak", "train_freq": "train_every",
+    "train_frequency": "train_every", "gradient_steps": "updates", "target_update_interval": "target.period",
+    "target_network_frequency": "target.period", "exploration_fraction": "tuned.epsilon_steps",
+    "exploration_initial_eps": "exploration.epsilon.start", "start_e": "exploration.epsilon.start",
+    "exploration_final_eps": "tuned.epsilon_end", "end_e": "tuned.epsilon_end", "epsilon": "tuned.epsilon_end",
+    "env_id": "env.id", "id": "env.id", "n_envs": "env.num_envs", "num_envs": "env.num_envs",
+    "env_kwargs": "env.kwargs", "net_arch": "torso.hidden", "policy_kwargs": "torso.hidden", "hidden": "torso.hidden",
+    "policy": "torso", "tensorboard_log": "run.dir", "log_dir": "run.dir", "logdir": "run.dir", "algo": "algorithm",
+    "agent": "algorithm", "cuda": "device", "n_eval_episodes": "tracking.evaluate_episodes",
+    "eval_episodes": "tracking.evaluate_episodes", "eval_freq": "tracking.evaluate_every",
+    "save_freq": "tracking.checkpoint_every", "discount": "gamma", "dueling": "output", "double": "backup",
+    "double_q": "backup", "prioritized_replay": "replay", "prioritized_replay_alpha": "tuned.priority_exponent",
+    "alpha": "tuned.priority_exponent", "beta": "tuned.importance_start", "n_quantiles": "tuned.quantiles",
+    "num_atoms": "head.atoms", "n_atoms": "head.atoms", "optimizer_class": "optimizer", "threads": "execution.threads",
+    "num_threads": "execution.threads", "compile": "execution", "checkpoint": "resume", "load": "resume",
+    "pretrained": "init_from", "wrappers": "env.wrappers", "max_steps": "steps", "log_interval": "tracking.log_every",
+}  # fmt: skip
+CHOICES = {  # the same for what is chosen
+    ("algorithm", "ddqn"): "double_dqn", ("algorithm", "doubledqn"): "double_dqn",
+    ("algorithm", "double"): "double_dqn",
+    ("algorithm", "d3qn"): "dueling", ("algorithm", "duelingdqn"): "dueling", ("algorithm", "dueling_dqn"): "dueling",
+    ("algorithm", "qrdqn"): "qr_dqn", ("algorithm", "noisynet"): "noisy_dqn", ("algorithm", "noisy"): "noisy_dqn",
+    ("algorithm", "categorical"): "c51", ("algorithm", "prioritized"): "per", ("algorithm", "q_learning"): "tabular",
+    ("algorithm", "qlearning"): "tabular", ("algorithm", "mdqn"): "munchausen", ("algorithm", "m_dqn"): "munchausen",
+    ("replay", "per"): "prioritized", ("head", "c51"): "categorical", ("head", "qr"): "quantile",
+    ("head", "iqn"): "implicit_quantile", ("head", "fqf"): "full_quantile", ("target", "hard"): "period",
+    ("target", "soft"): "polyak", ("core", "rnn"): "lstm", ("torso", "cnn"): "nature_cnn",
+}  # fmt: skip
+
+
 def _known_names() -> list[str]:
     from hydra import compose, initialize_config_dir  # only when something is wrong
 
@@ -43,7 +96,11 @@ def _known_names() -> list[str]:
 
 def nearest(name: str, known: list[str]) -> str:
     """' (did you mean …?)', or nothing where no name is near."""
-    found = difflib.get_close_matches(name, known, 1, 0.5)
+    if name in ALIASES and ALIASES[name] in known:
+        return f" (did you mean {ALIASES[name]}?)"
+    found = difflib.get_close_matches(name, known, 1, 0.6)
+    if not found and "." not in name:  # the last word of an option alone
+        found = [one for one in known if one.rpartition(".")[2] == name][:1]
     return f" (did you mean {found[0]}?)" if found else ""
 
 
@@ -55,6 +112,14 @@ def _unknown(name: str) -> str:
     return f"{name} is not an option{nearest(name, known)}: python -m dqn.train --help lists them all."
 
 
+def _unknown_choice(group: str, choice: str, options: list[str]) -> str:
+    if group == "env" and choice not in options and re.search(r"-v\d+$|[A-Z/:]", choice):
+        return f"env={choice} is not known: for an environment by its id write env=gym env.id={choice}."
+    usual = CHOICES.get((group, choice.lower().replace("-", "_")))
+    near = f" (did you mean {usual}?)" if usual in options else nearest(choice, options)
+    return f"{group}={choice} is not known{near}: choose one of {', '.join(options)}."
+
+
 def explain(error: BaseException) -> str:
     """One sentence for an error of configuration."""
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
@@ -63,8 +128,7 @@ def explain(error: BaseException) -> str:
         return f"{part[1] + ': ' if part else ''}{reason.rstrip('.')}."
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        near, known = nearest(choice, [*error.options]), ", ".join(error.options)
-        return f"{group}={choice} is not known{near}: choose one of {known}."
+        return _unknown_choice(group, choice, [*error.options])
     text = str(error)
     unknown = re.search(
         r"Could not override '([^']+)'|Key '([^']+)' is not in struct|In '[^']+': Could not find '([^']+)'",
@@ -176,9 +240,16 @@ def opened_run(directory: Path, trust: Sequence[str] = ()) -> DictConfig:
     return cfg
 
 
+def say(message: str, stream: Any = None) -> None:
+    """Print a line; letters that the stream cannot write are replaced, instead of an error."""
+    stream = sys.stdout if stream is None else stream
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    print(message.encode(encoding, "replace").decode(encoding), file=stream, flush=True)
+
+
 def fail(message: str, code: int) -> NoReturn:
     """End here, with one sentence on stderr."""
-    print(f"error: {message}", file=sys.stderr)
+    say(f"error: {message}", sys.stderr)
     sys.exit(code)
 
 
@@ -189,6 +260,8 @@ def front_door(job: Callable[[], Any]) -> Any:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands errors on instead of printing them its own way
     try:
         return job()
+    except KeyboardInterrupt:
+        fail("Interrupted before anything was lost.", 130)
     except UsageError as error:
         fail(str(error), 2)
     except RunError as error:
@@ -199,12 +272,9 @@ def front_door(job: Callable[[], Any]) -> Any:
             fail(str(cause), 2)
         fail(explain(error), 2)
     except PermissionError as error:
-        fail(
-            f"{error.filename} cannot be written ({error.strerror}): choose another place with run.dir=PATH.",
-            2,
-        )
+        fail(f"{_file(error)} cannot be written ({error.strerror}): choose another place with run.dir=PATH.", 2)
     except (NotADirectoryError, FileExistsError, FileNotFoundError) as error:
-        fail(f"{error.filename} is no directory and cannot be made: choose another place with run.dir=PATH.", 2)
+        fail(f"{_file(error)} is no directory and cannot be made: choose another place with run.dir=PATH.", 2)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):  # as torch's own is
             raise
@@ -212,4 +282,8 @@ def front_door(job: Callable[[], Any]) -> Any:
     except BrokenPipeError:  # as of --help | head
         os._exit(0)
     except OSError as error:
-        fail(f"{error.filename or 'the system'}: {error.strerror or error}.", 1)
+        fail(f"{_file(error)}: {error.strerror or error}.", 1)
+
+
+def _file(error: OSError) -> str:
+    return os.fsdecode(error.filename) if error.filename else "the system"

@@ -15,7 +15,7 @@ AT_LEAST = {  # whole numbers and their smallest value
     "replay.capacity": 1, "replay.batch_size": 1, "replay.length": 1, "replay.burn_in": 0, "replay.stride": 1,
     "passes.epochs": 1, "passes.minibatches": 1, "target.period": 0, "execution.threads": 1, "tracking.log_every": 1,
     "tracking.checkpoint_every": 0, "tracking.evaluate_every": 0, "tracking.evaluate_episodes": 1,
-    "tracking.final_episodes": 1, "tracking.evaluate_cap": 1,
+    "tracking.final_episodes": 0, "tracking.evaluate_cap": 1,
     "tracking.evaluate_envs": 1, "env.max_episode_steps": 1,
 }  # fmt: skip
 MOST_THREADS = 1024  # torch dies of more without a word
@@ -32,13 +32,14 @@ OPTIONAL = (  # may be null, or not be there
     *(name for name in BETWEEN if name.startswith(("backup.", "lr_schedule."))),
 )  # fmt: skip
 ACTORS = ("local", "process")
+EVALUATED_IN = ("own", "training")
 SWITCHES = ("execution.channels_last", "replay.stored_state")
 PLAIN = {  # sections that are read here, option by option; every other option is an argument of a part
     "": {
         "torso", "core", "layer", "output", "head", "backup", "transform", "terms", "replay", "exploration", "target",
         "optimizer", "lr_schedule", "env", "execution", "tracking", "seed", "steps", "gamma", "n_step", "lambda_",
         "passes", "learning_starts", "train_every", "updates", "max_grad_norm", "reward_clip",
-        "device", "resume", "run", "tuned",
+        "device", "resume", "run", "chosen", "tuned",
     },
     "replay": {"capacity", "batch_size", "sampler", "length", "burn_in", "stride", "stored_state", "path", "device",
                "frame_stack", "frame_padding"},
@@ -46,6 +47,7 @@ PLAIN = {  # sections that are read here, option by option; every other option i
     "target": {"period", "polyak"},
     "execution": {"engine", "actor", "threads", "precision", "channels_last"},
     "run": {"dir"},
+    "chosen": {"algorithm", "env"},
     "tuned": {
         "hidden", "norm", "dense", "core_hidden", "loss", "lr", "eps", "target_period", "capacity", "batch_size",
         "priority_exponent", "importance_start", "importance_end", "v_min", "v_max", "quantiles", "samples",
@@ -53,7 +55,7 @@ PLAIN = {  # sections that are read here, option by option; every other option i
     },
     "tracking": {
         "log_every", "checkpoint_every", "evaluate_every", "evaluate_episodes", "final_episodes",
-        "evaluate_epsilon", "evaluate_cap", "evaluate_envs",
+        "evaluate_epsilon", "evaluate_cap", "evaluate_envs", "evaluate_in",
     },
 }  # fmt: skip
 ALWAYS = ("", "passes", "target", "execution", "tracking")  # sections of which every option is there
@@ -115,6 +117,8 @@ def _kinds(cfg: DictConfig) -> None:
         raise UsageError("env.wrappers names each wrapper: put one around with +env.wrappers.NAME._target_=CLASS.")
     if cfg.execution.actor not in ACTORS:
         raise UsageError(f"execution.actor must be {' or '.join(ACTORS)}, got {cfg.execution.actor!r}.")
+    if cfg.tracking.evaluate_in not in EVALUATED_IN:
+        raise UsageError(f"tracking.evaluate_in must be {' or '.join(EVALUATED_IN)}, got {cfg.tracking.evaluate_in!r}.")
     for name in SWITCHES:
         if not isinstance(value := OmegaConf.select(cfg, name), bool):
             raise UsageError(f"{name} must be true or false, got {value!r}.")
@@ -129,10 +133,14 @@ def _finite(cfg: DictConfig) -> None:
             raise UsageError(f"{name} must be a number that is finite, got {value}.")
 
 
-def doubts(cfg: DictConfig, lr_schedule: Any) -> list[str]:
+def doubts(cfg: DictConfig, lr_schedule: Any, envs: Any) -> list[str]:
     """What can be meant, and seldom is: each a sentence that says what to change."""
     nearly = max(0, cfg.steps * 9 // 10)
     doubtful = {
+        f"{envs.id} has no time limit: an episode may never end, and an evaluation cuts it after ten times the longest "
+        "episode of training (tracking.evaluate_cap at most); env.max_episode_steps=N sets a limit.": (
+            envs.limit is None
+        ),
         f"Nothing is learnt before learning_starts={cfg.learning_starts:,}: lower it, or raise steps={cfg.steps:,}.": (
             cfg.learning_starts >= cfg.steps
         ),
@@ -168,6 +176,9 @@ def fit(cfg: DictConfig, head: Any, sampler: Any, state_size: int) -> None:
         "execution.actor=local": elsewhere and ("path" in replay or "world" in cfg.env),
         "execution.actor=process steps its environments itself: set env.vectorization=sync, or execution.actor=local": (
             elsewhere and cfg.env.get("vectorization") == "async"
+        ),
+        "tracking.evaluate_in=training plays where this process acts: set execution.actor=local": (
+            elsewhere and cfg.tracking.evaluate_in == "training"
         ),
         "lambda_ mixes returns along a sequence: set replay.length above 1 (replay=rollout), or lambda_=null": (
             cfg.lambda_ is not None and not sequence

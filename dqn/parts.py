@@ -1,18 +1,17 @@
 """The configuration's parts, one at a time: worlds, network, clock, learner, memory, evaluation."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from dqn.acting.actor import Actor
-from dqn.acting.exploration import EpsilonGreedy
 from dqn.envs.alone import Alone
 from dqn.envs.gym import GymEnvs
 from dqn.envs.making import make
@@ -25,12 +24,10 @@ from dqn.networks.qnetwork import QNetwork
 from dqn.networks.records import inner
 from dqn.offline import recorded
 from dqn.ops.clock import Times
-from dqn.ops.schedules import Constant
 from dqn.replay.dataset import behind, count
 from dqn.replay.frames import frame
 from dqn.replay.memory import Memory
 from dqn.replay.ring import Ring
-from dqn.tracking.evaluation import known_values, play
 from dqn.tracking.seeding import generator, stream
 from dqn.types import Spec, UsageError
 
@@ -50,10 +47,7 @@ def environments(cfg: DictConfig, device: torch.device | str = "cpu", **changes:
         if wrappers:
             raise UsageError(f"Tensor worlds take no wrappers: set env.wrappers.{next(iter(wrappers))}=null.")
         options = {**cfg.env, **changes}
-        limits = [n for n in (options["max_episode_steps"], options.get("step_cap")) if n is not None]
-        world = instantiate(cfg.env.world)
-        limits += [world.limit] if options["max_episode_steps"] is None and world.limit else []
-        return TensorEnvs(world, options["num_envs"], device, min(limits, default=None))
+        return TensorEnvs(instantiate(cfg.env.world), options["num_envs"], device, options["max_episode_steps"])
     if OmegaConf.is_missing(cfg.env, "id"):
         raise UsageError("env.id has no value: name a Gymnasium environment with env.id=NAME.")
     options: dict[str, Any] = {**OmegaConf.to_container(cfg.env, resolve=True), **changes, "wrappers": wrappers}  # type: ignore[dict-item]
@@ -62,11 +56,10 @@ def environments(cfg: DictConfig, device: torch.device | str = "cpu", **changes:
     return Alone(envs.envs, "none" if envs.silent else "auto") if same and Alone.fits(envs) else envs
 
 
-def evaluation_environments(cfg: DictConfig, episodes: int) -> GymEnvs | TensorEnvs:
-    """Environments of their own for an evaluation, in this process, each episode bounded by the cap."""
+def evaluation_environments(cfg: DictConfig, count: int) -> GymEnvs | TensorEnvs:
+    """So many environments for evaluations alone, in this process."""
     way = "vector_entry_point" if cfg.env.get("vectorization") == "vector_entry_point" else "sync"
-    count = min(episodes, cfg.tracking.evaluate_envs)
-    return environments(cfg, num_envs=count, vectorization=way, step_cap=cfg.tracking.evaluate_cap)
+    return environments(cfg, num_envs=count, vectorization=way)
 
 
 def function(node: DictConfig) -> Any:
@@ -148,33 +141,3 @@ def actor(cfg: DictConfig, network: QNetwork, device: torch.device, num_envs: in
 def engine(cfg: DictConfig, device: torch.device, clock: Times, steps: int) -> Any:
     """What runs the steps of a device; an update takes `steps` gradient steps."""
     return instantiate(cfg.execution.engine)(device, clock.updates_due(0, clock.steps) * steps)
-
-
-class Evaluator:
-    """Evaluates a network with the run's settings; the same start states every time."""
-
-    def __init__(self, cfg: DictConfig, network: QNetwork, device: torch.device, envs: GymEnvs | TensorEnvs):
-        self.cfg, self.network, self.device = cfg, network, device
-        self.optimal = envs.optimal_q(cfg.gamma) if inner(envs.spec).states else None  # Q* of states that are seen
-
-    def __call__(
-        self, episodes: int | None = None, epsilon: float | None = None, seed: int | None = None,
-        stop: Callable[[], bool] = bool,
-    ) -> dict[str, Any]:  # fmt: skip
-        cfg = self.cfg
-        episodes = cast(int, cfg.tracking.evaluate_episodes if episodes is None else episodes)
-        epsilon = cast(float, cfg.tracking.evaluate_epsilon if epsilon is None else epsilon)
-        seed = cast(int, cfg.seed if seed is None else seed)
-        coins = generator(seed, "evaluation", self.device)
-        envs = evaluation_environments(cfg, episodes)
-        actor = Actor(self.network, EpsilonGreedy(Constant(epsilon)), self.device, coins, envs.num_envs)
-        self.network.eval()  # mean weights and fixed fractions: nothing is drawn
-        try:
-            result = play(actor, envs, episodes, stream(seed, "evaluation"), cfg.tracking.evaluate_cap, stop)
-            if self.optimal is not None:
-                h = instantiate(cfg.transform)
-                result["known_q"] = known_values(self.network, self.optimal, self.device, cfg.gamma, h)
-        finally:
-            self.network.train()
-            envs.close()
-        return {**result, "epsilon": epsilon}

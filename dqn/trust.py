@@ -17,7 +17,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dqn.types import UsageError
+from dqn.errors import UsageError
 
 PARTS = (  # classes, functions, or modules with all that is defined in and below them
     "dqn.networks", "dqn.ops", "dqn.acting.exploration", "dqn.learning.terms", "dqn.replay.samplers",

@@ -40,6 +40,7 @@ def test_the_tape_of_a_run(wired):
                "tracking.log_every=20", "tracking.evaluate_every=20", "tracking.checkpoint_every=20"),
     )  # fmt: skip
     assert taped(run) == [
+        ("evaluate", 0),
         ("sync", 20), ("update", 20), ("update", 20), ("evaluate", 20), ("log", 20), ("checkpoint", 20),
         ("update", 30), ("update", 30), ("sync", 30),
         ("update", 40), ("update", 40), ("log", 40), ("checkpoint", 40), ("checkpoint", 40),

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 import dqn
 from dqn import build, evaluate, report, train
+from dqn.again import stored_text
 from dqn.cli import CONF, run_config
 from dqn.tracking.logger import start_text_log
 from dqn.trust import check_parts
@@ -123,7 +124,7 @@ PAYLOADS = {  # what is done to a run's directory, and the word that the refusal
     "search path": (set_("hydra", {"searchpath": ["file://."]}), "hydra"),
     "defaults": (set_("defaults", ["evil", "_self_"]), "defaults"),
     "imports": (set_("env.imports", lambda r, m: [beside(r, m)]), "evil"),
-    "import by a string": (set_("env.imports", lambda r, m: beside(r, m)), "evil"),
+    "import by a string": (set_("env.imports", beside), "evil"),
     "id": (set_("env.id", lambda r, m: f"{beside(r, m)}:X-v0"), "evil"),
     "old gym": (set_("env.id", "GymV26Environment-v0"), "GymV26Environment-v0"),
 }  # fmt: skip
@@ -137,9 +138,7 @@ def played(tmp_path_factory):
     run = build.run(configure("steps=60", "learning_starts=20", "torso.hidden=[8]"), directory)
     run.trainer.run()
     run.close()
-    cfg = OmegaConf.to_container(configure("steps=60", "learning_starts=20", "torso.hidden=[8]"), resolve=False)
-    cfg["run"] = {"dir": str(directory)}
-    return directory, cfg
+    return directory, yaml.safe_load(stored_text(configure("steps=60", "learning_starts=20", "torso.hidden=[8]")))
 
 
 @pytest.fixture

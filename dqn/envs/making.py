@@ -12,7 +12,8 @@ import gymnasium
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from dqn.envs.gym import GymEnvs
-from dqn.envs.single import deaf, first_info, make_one
+from dqn.envs.single import make_one
+from dqn.processes import ignore_signals
 from dqn.types import UsageError
 
 VECTORIZATIONS = ("sync", "async", "vector_entry_point")
@@ -28,14 +29,13 @@ def make(
     kwargs: dict[str, Any] | None = None,
     max_episode_steps: int | None = None,
     action_mask: str = "auto",
-    step_cap: int | None = None,
     wrappers: Mapping[str, Callable[[gymnasium.Env], gymnasium.Env]] | None = None,
 ) -> GymEnvs:
     """`num_envs` copies of the Gymnasium environment `id`; `imports` names the packages that register it.
 
     `vectorization`: `sync` (one process), `async` (a process each) or `vector_entry_point` (the environment's own
     vector class). `autoreset`: `next_step`, `same_step` or `disabled`; an environment's own vector class brings its
-    own. `max_episode_steps` replaces the environment's own time limit; `step_cap` is one more, beyond it (evaluation).
+    own. `max_episode_steps` replaces the environment's own time limit.
     `wrappers` are put around each environment by their names, the first innermost.
     `action_mask`: legal actions by info["action_mask"] [A], or an entry `action_mask` of a Dict observation, where the
     environment gives them (`auto`), always (`required`) or never (`none`).
@@ -57,24 +57,21 @@ def make(
             f"env.wrappers ({', '.join(wrappers)}) go around single environments: set env.vectorization=sync or async, "
             f"or env.wrappers.{next(iter(wrappers))}=null."
         )
-    one = partial(
-        make_one, id=id, imports=imports, kwargs=kwargs, limit=max_episode_steps, cap=step_cap, wrappers=wrappers
-    )
+    one = partial(make_one, id=id, imports=imports, kwargs=kwargs, limit=max_episode_steps, wrappers=wrappers)
     with _one_sentence(id, kwargs):
         if vectorization == "vector_entry_point":
             for module in imports:
                 importlib.import_module(module)
             limit = {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
             envs = gymnasium.make_vec(id, num_envs, vectorization_mode=vectorization, **limit, **kwargs)
-            return GymEnvs(envs, action_mask, {} if action_mask == "none" else envs.reset(seed=0)[1])
-        info = {} if action_mask == "none" else first_info(one)
+            return GymEnvs(envs, action_mask)
         makers = [partial(one, index) for index in range(num_envs)]
         if vectorization == "async":  # spawn: a forked child of a threaded torch may hang
-            with deaf():
+            with ignore_signals():
                 workers = AsyncVectorEnv(makers, autoreset_mode=mode, context="spawn")
             atexit.register(_end, ref(workers))
-            return GymEnvs(workers, action_mask, info, id)
-        return GymEnvs(SyncVectorEnv(makers, autoreset_mode=mode), action_mask, info)
+            return GymEnvs(workers, action_mask, id)
+        return GymEnvs(SyncVectorEnv(makers, autoreset_mode=mode), action_mask)
 
 
 def _end(workers: ref[AsyncVectorEnv]) -> None:
@@ -100,6 +97,8 @@ def _one_sentence(id: str, kwargs: dict[str, Any]) -> Iterator[None]:
             f"env.id={id} cannot be made ({_first_line(error)}); if a package registers it, "
             "name it with env.imports=[package]."
         ) from error
+    except SystemExit as error:  # of a vector class of its own: it would end the program as if all were well
+        raise UsageError(f"{id} cannot be made: it raised SystemExit({error.code}).") from error
     except (EOFError, ConnectionError) as error:
         raise UsageError(f"a process of {id} died as its environment was made: what it said stands above.") from error
     except TypeError as error:

@@ -2,10 +2,7 @@
 
 import importlib
 import logging
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, cast
 
@@ -15,6 +12,7 @@ from gymnasium.spaces import Box, Dict
 
 from dqn.envs.flat import flattened
 from dqn.envs.spaces import MASK, misfit
+from dqn.processes import end_with_parent
 from dqn.types import OBSERVATION, RunError, UsageError
 
 log = logging.getLogger("dqn")
@@ -32,9 +30,12 @@ class Watched(gymnasium.Wrapper):
     def __init__(self, env: gymnasium.Env, index: int):
         super().__init__(env)
         self.index, self.steps, self.space = index, 0, env.observation_space
+        self.cap: int | None = None  # an episode is cut after so many steps, in evaluations
+        self.length = 0  # of the running episode
+        self.limit = time_limit(env)
         self.usual = (self.space.dtype, self.space.shape)  # what needs no closer look
 
-    def _failure(self, error: Exception) -> EnvironmentFailure:
+    def _failure(self, error: BaseException) -> EnvironmentFailure:
         return self._broken(f"raised {type(error).__name__}", str(error))
 
     def _broken(self, did: str, what: str) -> EnvironmentFailure:
@@ -51,16 +52,20 @@ class Watched(gymnasium.Wrapper):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         try:
             obs, info = self.env.reset(seed=seed, options=options)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._failure(error) from error
+        self.length = 0
         return self._checked(obs), _mask_alone(info)
 
     def step(self, action: Any) -> Any:
         self.steps += 1
+        self.length += 1
         try:
             obs, reward, terminated, truncated, info = self.env.step(action)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._failure(error) from error
+        if self.length == self.cap and not terminated:
+            truncated = True
         if terminated or truncated:
             obs = deepcopy(obs) if isinstance(obs, dict) else np.copy(obs)
         if type(reward) is not float:
@@ -69,6 +74,16 @@ class Watched(gymnasium.Wrapper):
                 raise self._broken("gave a reward that is no number", repr(reward))
             reward = reward.item()
         return self._checked(obs), float(reward), bool(terminated), bool(truncated), _mask_alone(info)
+
+
+def time_limit(env: gymnasium.Env) -> int | None:
+    """After how many steps the environment cuts an episode itself, where it does."""
+    limits = []
+    while isinstance(env, gymnasium.Wrapper):
+        if isinstance(env, gymnasium.wrappers.TimeLimit):
+            limits.append(int(env._max_episode_steps))
+        env = env.env
+    return min(limits, default=None)
 
 
 def _mask_alone(info: Any) -> dict[str, Any]:
@@ -111,56 +126,31 @@ def make_one(
     imports: Sequence[str],
     kwargs: dict[str, Any],
     limit: int | None,
-    cap: int | None,
     wrappers: Mapping[str, Callable[[gymnasium.Env], gymnasium.Env]],
 ) -> gymnasium.Env:
     """Environment `index` of a vector, with every space an array or a Dict of arrays, watched."""
+    end_with_parent()  # where it is made in a process of its own
     for module in imports:
         importlib.import_module(module)
     try:
         env = gymnasium.make(id, disable_env_checker=True, max_episode_steps=limit, **kwargs)
     except (gymnasium.error.Error, ImportError, TypeError):
         raise
-    except Exception as error:  # its constructor's own
+    except (Exception, SystemExit) as error:  # its constructor's own
         raise UsageError(f"{id} cannot be made ({type(error).__name__}: {error}): correct it or env.kwargs.") from error
     if wrappers:  # they may keep what they are shown, and an environment may write into it again
         env = gymnasium.wrappers.TransformObservation(env, deepcopy, env.observation_space)
     for name, wrapper in wrappers.items():
         try:
             env = wrapper(env)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UsageError(f"env.wrappers.{name} cannot be put around {id} ({error}).") from error
-    if cap is not None:
-        env = gymnasium.wrappers.TimeLimit(env, cap)
     return Watched(flattened(env, id), index)
-
-
-def first_info(one: Any) -> dict[str, Any]:
-    """What an environment tells at a reset: one of its own is asked, so that none that plays is disturbed."""
-    env = one(0)
-    try:
-        return env.reset(seed=0)[1]
-    finally:
-        close(env)
 
 
 def close(env: Any) -> None:
     """Close it; what it raises then is said, and stops nothing."""
     try:
         env.close()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         log.warning("An environment raised %s as it was closed: %s", type(error).__name__, error)
-
-
-@contextmanager
-def deaf() -> Iterator[None]:
-    """What is started here never hears Ctrl-C or SIGTERM, which reach every process of a terminal: the run decides."""
-    if threading.current_thread() is not threading.main_thread():  # handlers are the main thread's
-        yield
-        return
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)

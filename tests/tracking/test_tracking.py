@@ -76,7 +76,8 @@ def test_b4_an_evaluation_plays_exactly_so_many_whole_episodes_of_every_kind(mod
 
 
 def test_b4_the_cap_ends_an_episode_without_an_end():
-    envs = make("dqn/Chain-v0", imports=["dqn.envs"], max_episode_steps=-1, step_cap=20)
+    envs = make("dqn/Chain-v0", imports=["dqn.envs"], max_episode_steps=-1)
+    envs.set_cap(20)
     assert play(Still(1), envs, 3, seed=0)["lengths"] == [20] * 3
     with pytest.raises(UsageError, match="episodes"):
         play(Still(1), envs, 0, seed=0)
@@ -148,7 +149,7 @@ def test_b16_another_schema_is_named(tmp_path):
     del manifest["sha256"]
     for text in (_rendered({**manifest, "schema": 99}), json.dumps({**manifest, "schema": SCHEMA - 1})):
         write_text(path, text)
-        with pytest.raises(UsageError, match="schema (99|5), this version reads 6"):
+        with pytest.raises(UsageError, match=r"schema (99|5), this version reads 6"):
             Checkpoints(tmp_path).load()
 
 
