@@ -16,6 +16,7 @@ from dqn.ops.schedules import Constant
 from dqn.tracking.evaluation import known_values, play
 from dqn.tracking.logger import EvaluationProgress
 from dqn.tracking.seeding import generator, stream
+from dqn.types import UsageError
 
 log = logging.getLogger("dqn")
 TIMES_LONGEST, SHORTEST_CAP = 10, 1000
@@ -38,6 +39,7 @@ class Evaluator:
         self.training = training if cfg.tracking.evaluate_in == "training" else None
         self.optimal = optimal  # Q* of states that are seen, where it is known
         self.envs: Any = None
+        self.only_one = False  # no second environment can be made
 
     def __call__(
         self,
@@ -94,10 +96,24 @@ class Evaluator:
         if self.training is not None:
             return self.training
         count = min(episodes, self.cfg.tracking.evaluate_envs)
-        if self.envs is None or self.envs.num_envs != count:
+        if self.envs is None or (self.envs.num_envs != count and not self.only_one):
             self.close()
-            self.envs = parts.evaluation_environments(self.cfg, count)
+            self.envs = self._made(count)
         return self.envs
+
+    def _made(self, count: int) -> Any:
+        """So many environments, or one where no second can be made. Errors: UsageError where none can."""
+        try:
+            return parts.evaluation_environments(self.cfg, count)
+        except UsageError as error:
+            if count == 1:
+                raise
+            one = parts.evaluation_environments(self.cfg, 1)
+            log.warning(
+                "Evaluations play in one environment, as no second can be made: %s Set tracking.evaluate_envs=1.", error
+            )
+            self.only_one = True
+            return one
 
     def close(self) -> None:
         if self.envs is not None:

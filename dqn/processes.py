@@ -33,6 +33,7 @@ def ignore_signals() -> Iterator[None]:
         while not done.is_set():
             if (found := signal.sigtimedwait(SIGNALS, 0.1)) is not None:
                 caught.append(found.si_signo)
+            if caught:
                 kill_children(before)
 
     watcher = threading.Thread(target=watch, daemon=True)
@@ -42,6 +43,8 @@ def ignore_signals() -> Iterator[None]:
     finally:
         done.set()
         watcher.join()
+        if caught:
+            kill_children(before)  # those that have been started since
         signal.pthread_sigmask(signal.SIG_SETMASK, usual)
         for number in caught[:1]:
             signal.raise_signal(number)

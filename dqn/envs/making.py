@@ -71,7 +71,25 @@ def make(
                 workers = AsyncVectorEnv(makers, autoreset_mode=mode, context="spawn")
             atexit.register(_end, ref(workers))
             return GymEnvs(workers, action_mask, id)
-        return GymEnvs(SyncVectorEnv(makers, autoreset_mode=mode), action_mask)
+        with _closed_on_failure(makers) as noted:
+            return GymEnvs(SyncVectorEnv(noted, autoreset_mode=mode), action_mask)
+
+
+@contextmanager
+def _closed_on_failure(makers: Sequence[Callable[[], gymnasium.Env]]) -> Iterator[list[Callable[[], gymnasium.Env]]]:
+    """The makers, noting what they make: where one fails, or what follows, all that were made are closed."""
+    made: list[gymnasium.Env] = []
+
+    def noting(maker: Callable[[], gymnasium.Env]) -> gymnasium.Env:
+        made.append(maker())
+        return made[-1]
+
+    try:
+        yield [partial(noting, maker) for maker in makers]
+    except BaseException:
+        for env in made:
+            env.close()
+        raise
 
 
 def _end(workers: ref[AsyncVectorEnv]) -> None:

@@ -75,6 +75,10 @@ class Watched(gymnasium.Wrapper):
             reward = reward.item()
         return self._checked(obs), float(reward), bool(terminated), bool(truncated), _mask_alone(info)
 
+    def close(self) -> None:
+        """Close the environment; what it raises then is said, and stops nothing."""
+        close(self.env)
+
 
 def time_limit(env: gymnasium.Env) -> int | None:
     """After how many steps the environment cuts an episode itself, where it does."""

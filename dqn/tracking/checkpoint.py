@@ -60,28 +60,40 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
-    temporary = path.with_suffix(".tmp")
-    temporary.unlink(missing_ok=True)  # or a link that lies there would be followed
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Errors of the disk name the file, which a full disk's do not."""
     try:
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary)
+        yield
     except SafetensorError as error:  # its word for a full disk
         raise OSError(0, f"cannot be written ({error})", str(path)) from error
-    digest = _sha256(temporary)
-    _sync(temporary)
-    temporary.replace(path)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno, f"cannot be written ({error.strerror})", str(path)) from error
+
+
+def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
+    temporary = path.with_suffix(".tmp")
+    with _naming(path):
+        temporary.unlink(missing_ok=True)  # or a link that lies there would be followed
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary)
+        digest = _sha256(temporary)
+        _sync(temporary)
+        temporary.replace(path)
     return digest
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a whole file or nothing: a new temporary file, fsync, rename. No link is followed."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.unlink(missing_ok=True)
-    with temporary.open("x", encoding="utf-8") as file:
-        file.write(text)
-    _sync(temporary)
-    temporary.replace(path)
-    _sync(path.parent)
+    with _naming(path):
+        temporary.unlink(missing_ok=True)
+        with temporary.open("x", encoding="utf-8") as file:
+            file.write(text)
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
 
 
 def _rendered(manifest: dict[str, Any]) -> str:
