@@ -18,6 +18,7 @@ except ImportError:  # Windows
 
 from dqn.cli import CONF, names, opened_run, run_config, run_directory
 from dqn.errors import UsageError
+from dqn.schema import FIXED
 from dqn.trust import INTERPOLATION
 
 if TYPE_CHECKING:
@@ -25,12 +26,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dqn")
 STORED = "stored_run"  # the name by which Hydra finds a resumed run's configuration in memory
-KEPT = (  # what a checkpoint was made with
-    "seed", "n_step", "torso", "core", "layer", "output", "head", "transform", "passes", "env.id", "env.world",
-    "env.num_envs", "env.autoreset", "env.max_episode_steps", "env.kwargs", "env.wrappers",
-    "replay.capacity", "replay.length", "replay.burn_in", "replay.stride", "replay.frame_stack", "replay.frame_padding",
-    "replay.path", "reward_clip", "execution.actor",
-)  # fmt: skip
 
 
 @contextmanager
@@ -118,7 +113,7 @@ def _values_of_others(cfg: Any) -> Any:
 
 def keep(cfg: DictConfig, saved: DictConfig) -> None:
     """Refuse what a resumed run cannot change: its checkpoint holds what was made with it. Errors: UsageError."""
-    for name in KEPT:
+    for name in FIXED:
         before, now = (
             OmegaConf.to_container(x, resolve=True) if OmegaConf.is_config(x) else x
             for x in (OmegaConf.select(saved, name), OmegaConf.select(cfg, name))

@@ -20,7 +20,7 @@ from dqn.envs.single import make_one
 from dqn.execution.device import choose_device
 from dqn.networks.qnetwork import QNetwork
 from dqn.ops.schedules import Constant
-from dqn.options import check
+from dqn.schema import check
 from dqn.tracking.checkpoint import Checkpoints, Snapshot, part
 from dqn.types import MASK, Spec, UsageError
 

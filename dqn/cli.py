@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import ChoiceSweep, QuotedString
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -21,6 +23,14 @@ from dqn.trust import check_parts, check_stored
 HERE = Path(__file__).resolve().parent
 OmegaConf.register_new_resolver("mul", lambda *numbers: prod(numbers), replace=True)  # ${mul:${env.num_envs},32}
 OmegaConf.register_new_resolver("max", max, replace=True)  # ${max:50000,${mul:5000,${env.num_envs}}}
+
+
+def _chosen(group: str) -> str | None:
+    """What this command line chooses of a group, where it is one that Hydra has read."""
+    return HydraConfig.get().runtime.choices.get(group) if HydraConfig.initialized() else None
+
+
+OmegaConf.register_new_resolver("chosen", _chosen, replace=True)  # ${chosen:algorithm}
 CONF = next(path for path in (HERE / "conf", HERE.parent / "conf") if path.is_dir())  # wheel, checkout
 
 
@@ -118,6 +128,34 @@ def _unknown_choice(group: str, choice: str, options: list[str]) -> str:
     usual = CHOICES.get((group, choice.lower().replace("-", "_")))
     near = f" (did you mean {usual}?)" if usual in options else nearest(choice, options)
     return f"{group}={choice} is not known{near}: choose one of {', '.join(options)}."
+
+
+REMOVABLE = ("env.kwargs.", "env.wrappers.", "terms.", "torso.keys.")  # what is named by the user, not by conf/
+
+
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Refuse overrides that Hydra would answer with an error of its own. Errors: UsageError."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+    for argument in arguments:
+        if argument.startswith("-"):
+            continue
+        try:
+            (override,) = OverridesParser.create().parse_overrides([argument])
+        except (HydraException, ValueError):  # Hydra says what is wrong
+            continue
+        if override.key_or_group in ("run", "run.dir") and not isinstance(override.value(), (str, QuotedString)):
+            raise UsageError(f"{argument}: run.dir=PATH names the directory of the run.")
+        name, value = override.key_or_group.partition("@")[0].lstrip("/"), override.value()
+        if override.is_delete() and not name.startswith(REMOVABLE):
+            raise UsageError(f"{argument}: an option cannot be removed; where it may be none it is set to null.")
+        choices = value.list if isinstance(value, ChoiceSweep) else [value]
+        if name in groups and not all(isinstance(choice, (str, QuotedString)) for choice in choices):
+            known = ", ".join(sorted(path.stem for path in (CONF / name).glob("*.yaml")))
+            raise UsageError(f"{argument}: {name} is chosen by its name: choose one of {known}.")
+        if name in groups and argument.startswith("+"):
+            raise UsageError(f"{argument}: {name} is always there, without a plus: {argument.lstrip('+')}")
 
 
 def explain(error: BaseException) -> str:

@@ -1,5 +1,6 @@
 """The configuration's parts, one at a time: worlds, network, clock, learner, memory, evaluation."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -8,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from dqn.acting.actor import Actor
+from dqn.cli import explain
 from dqn.envs.alone import Alone
 from dqn.envs.gym import GymEnvs
 from dqn.envs.making import make
@@ -29,13 +32,16 @@ from dqn.replay.frames import frame
 from dqn.replay.memory import Memory
 from dqn.replay.ring import Ring
 from dqn.tracking.seeding import generator, stream
-from dqn.types import Spec, UsageError
+from dqn.types import RunError, Spec, UsageError
+
+log = logging.getLogger("dqn")
 
 
 def wrappers_of(cfg: DictConfig) -> dict[str, Any]:
     """The configured wrappers by name, each waiting for its environment."""
     named = (cfg.env.get("wrappers") or {}).items()
-    return {name: instantiate(node, _partial_=True) for name, node in named if node is not None}
+    with making("env.wrappers"):
+        return {name: instantiate(node, _partial_=True) for name, node in named if node is not None}
 
 
 def environments(cfg: DictConfig, device: torch.device | str = "cpu", **changes: Any) -> GymEnvs | TensorEnvs:
@@ -47,7 +53,9 @@ def environments(cfg: DictConfig, device: torch.device | str = "cpu", **changes:
         if wrappers:
             raise UsageError(f"Tensor worlds take no wrappers: set env.wrappers.{next(iter(wrappers))}=null.")
         options = {**cfg.env, **changes}
-        return TensorEnvs(instantiate(cfg.env.world), options["num_envs"], device, options["max_episode_steps"])
+        with making("env.world"):
+            world = instantiate(cfg.env.world)
+        return TensorEnvs(world, options["num_envs"], device, options["max_episode_steps"])
     if OmegaConf.is_missing(cfg.env, "id"):
         raise UsageError("env.id has no value: name a Gymnasium environment with env.id=NAME.")
     options: dict[str, Any] = {**OmegaConf.to_container(cfg.env, resolve=True), **changes, "wrappers": wrappers}  # type: ignore[dict-item]
@@ -70,24 +78,41 @@ def function(node: DictConfig) -> Any:
 
 
 @contextmanager
-def _named(part: str) -> Iterator[None]:
-    """A word where a number belongs is known only to the part that meets it."""
+def making(part: str) -> Iterator[None]:
+    """What goes wrong while a part is made of its options is the options' fault: a sentence that names the part.
+
+    Errors: UsageError.
+    """
     try:
         yield
-    except TypeError as error:
-        raise UsageError(f"An option of {part} has the wrong type ({error}): look at {part}.* and tuned.*.") from error
+    except (UsageError, RunError, MemoryError):
+        raise
+    except InstantiationException as error:
+        if isinstance(error.__cause__, (UsageError, RunError)):
+            raise error.__cause__ from error
+        raise UsageError(explain(error)) from error
+    except (ValueError, NotImplementedError) as error:
+        raise UsageError(f"{' '.join(str(error).split()).rstrip('.')}.") from error
+    except Exception as error:
+        if "memory" in str(error):
+            raise
+        log.debug("What was raised", exc_info=True)
+        said = " ".join(str(error).split())[:160]
+        raise UsageError(
+            f"{part} cannot be made with these options ({type(error).__name__}: {said}): look at {part}.* and tuned.*."
+        ) from error
 
 
 def network(cfg: DictConfig, spec: Spec) -> QNetwork:
     """A Q-network on the CPU with parameters drawn from the run's own stream."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream(cfg.seed, "parameters"))
-        with _named("torso"):
+        with making("torso"):
             torso = instantiate(cfg.torso)(inner(spec))
-        with _named("core"):
+        with making("core"):
             core = instantiate(cfg.core)(torso.features)
         features = torso.features if core is None else core.features
-        with _named("head"):
+        with making("head"):
             head = instantiate(cfg.head)(features, spec.num_actions)
         made = QNetwork(torso, head, core, spec.parts, set_precision(cfg.execution.precision))
     return made.to(memory_format=torch.channels_last) if cfg.execution.channels_last else made  # pyright: ignore[reportCallIssue, reportArgumentType]
@@ -104,10 +129,19 @@ def learner(cfg: DictConfig, online: QNetwork, device: torch.device) -> Learner:
     taken = (cfg.passes.epochs, cfg.passes.minibatches)
     passes = Passes(*taken, generator(cfg.seed, "minibatches", device)) if taken != (1, 1) else None
     noise = generator(cfg.seed, "noise", device), generator(cfg.seed, "target noise", device)
-    terms = [*map(instantiate, cfg.terms.values())]
-    objective = Objective(function(cfg.backup), instantiate(cfg.transform), cfg.lambda_, terms)
-    optimizer, lr = instantiate(cfg.optimizer), instantiate(cfg.lr_schedule)
-    with _named("optimizer"):
+    terms = []
+    for name, node in cfg.terms.items():
+        with making(f"terms.{name}"):
+            terms.append(instantiate(node))
+    with making("backup"):
+        backup = function(cfg.backup)
+    with making("transform"):
+        transform = instantiate(cfg.transform)
+    with making("lr_schedule"):
+        lr = instantiate(cfg.lr_schedule)
+        lr(0)
+    with making("optimizer"):
+        optimizer, objective = instantiate(cfg.optimizer), Objective(backup, transform, cfg.lambda_, terms)
         return Learner(online, objective, optimizer, cfg.target.polyak, cfg.max_grad_norm, lr, passes, noise)
 
 
@@ -124,7 +158,13 @@ def memory(
     file = directory / "replay.obs" if replay.get("device") == "memmap" else None
     stride = replay.stride if sequence else None
     shape = (capacity, columns, window, device, stride, state_size)
-    ring = Ring(kept, *shape, file, stack, padding)
+    try:
+        ring = Ring(kept, *shape, file, stack, padding)
+    except (MemoryError, RuntimeError) as error:
+        size = Ring.bytes_for(kept, capacity, columns, window, state_size, stride, stack) / 2**30
+        raise UsageError(
+            f"There is no memory for {capacity:,} transitions ({size:.2f} GiB): set a smaller replay.capacity."
+        ) from error
     for block in [*blocks, *([behind(kept, window)] if blocks else [])]:
         ring.extend(block)
     return Memory(
@@ -135,9 +175,19 @@ def memory(
 
 def actor(cfg: DictConfig, network: QNetwork, device: torch.device, num_envs: int) -> Actor:
     """What acts while a run learns, with luck of its own."""
-    return Actor(network, instantiate(cfg.exploration), device, generator(cfg.seed, "exploration", device), num_envs)
+    with making("exploration"):
+        exploration = instantiate(cfg.exploration)
+        exploration.rate(0)
+    return Actor(network, exploration, device, generator(cfg.seed, "exploration", device), num_envs)
 
 
 def engine(cfg: DictConfig, device: torch.device, clock: Times, steps: int) -> Any:
     """What runs the steps of a device; an update takes `steps` gradient steps."""
-    return instantiate(cfg.execution.engine)(device, clock.updates_due(0, clock.steps) * steps)
+    with making("execution.engine"):
+        return instantiate(cfg.execution.engine)(device, clock.updates_due(0, clock.steps) * steps)
+
+
+def sampler(cfg: DictConfig) -> Any:
+    """What draws from the replay memory."""
+    with making("replay.sampler"):
+        return instantiate(cfg.replay.sampler)

@@ -7,7 +7,7 @@ import platform
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import nan
 from pathlib import Path
@@ -26,6 +26,7 @@ from dqn.again import claimed, resumed, stored_text
 from dqn.agent import INTERFACE
 from dqn.card import identity
 from dqn.cli import plain_options
+from dqn.compatible import unread
 from dqn.processes import SIGNALS, kill_children
 from dqn.tracking.checkpoint import write_text
 from dqn.tracking.logger import start_text_log
@@ -78,18 +79,19 @@ def quiet_threads() -> Iterator[None]:
         threading.excepthook = usual
 
 
-def train(cfg: DictConfig, directory: Path, brief: bool = False) -> dict[str, Any]:
+def train(cfg: DictConfig, directory: Path, given: Sequence[str] = (), brief: bool = False) -> dict[str, Any]:
     """One run from the configuration to `result.json`; `cfg.resume` continues the run that lies in `directory`.
 
-    `brief`: the terminal shows warnings and the result alone, as where many runs follow one another.
+    `given` are the overrides of the command line. `brief`: the terminal shows warnings and the result alone, as where
+    many runs follow one another.
     """
     directory.mkdir(parents=True, exist_ok=True)
     with claimed(directory), quiet_threads():
         start_text_log(directory / "train.log", logging.WARNING if brief else logging.INFO)
-        return _train(cfg, directory)
+        return _train(cfg, directory, given)
 
 
-def _train(cfg: DictConfig, directory: Path) -> dict[str, Any]:
+def _train(cfg: DictConfig, directory: Path, given: Sequence[str]) -> dict[str, Any]:
     started = perf_counter()
     if cfg.resume is None and [*(directory / "checkpoints").glob("*.json")]:
         raise UsageError(
@@ -101,7 +103,7 @@ def _train(cfg: DictConfig, directory: Path) -> dict[str, Any]:
     trainer = run.trainer
     trainer.meter.started = started
     log.info("%s", run.card)
-    for sentence in run.doubts:
+    for sentence in [*run.warnings, *unread(cfg, given)]:
         log.warning("%s", sentence)
     if snapshot is not None:
         log.info("Resuming from %s", directory)

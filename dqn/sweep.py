@@ -73,7 +73,7 @@ def one_of_many(cfg: DictConfig, directory: Path) -> float:
     if result is not None:
         say(f"{directory} is finished.")
         return score(result)
-    return score(train(cfg, directory, brief=True))
+    return score(train(cfg, directory, hydra_cfg.overrides.task, brief=True))
 
 
 class SweepTable(Callback):

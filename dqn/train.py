@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from dqn import __version__
 from dqn.again import placed, resume_arguments
-from dqn.cli import CONF, front_door, say
+from dqn.cli import CONF, check_arguments, front_door, say
 from dqn.help import help_text
 from dqn.sweep import sweep_arguments
 
@@ -27,7 +27,8 @@ def job(cfg: "DictConfig") -> float:
     if hydra_cfg.mode is not RunMode.MULTIRUN:
         from dqn.run import score, train
 
-        return score(front_door(lambda: train(cfg, directory)))  # or Hydra would say more than a sentence
+        # Errors end here with a sentence, because Hydra would say more.
+        return score(front_door(lambda: train(cfg, directory, hydra_cfg.overrides.task)))
     from dqn.sweep import one_of_many
 
     return one_of_many(cfg, directory)
@@ -35,6 +36,7 @@ def job(cfg: "DictConfig") -> float:
 
 def start(arguments: list[str]) -> None:
     """Hand the command to Hydra, which composes the configuration and calls `job`, once or for every combination."""
+    check_arguments(arguments)
     sys.argv[1:] = sweep_arguments(resume_arguments(arguments))
     if not any(argument.startswith("-") for argument in arguments):
         say(f"dqn {__version__}: loading PyTorch …")

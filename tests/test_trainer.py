@@ -215,8 +215,8 @@ def test_a_histogram_that_cannot_say_what_returns_are_warns_once(wired, capsys):
     ],
 )
 def test_what_is_seldom_meant_is_said(wired, overrides, says):
-    assert [says in sentence for sentence in wired("env=cartpole", "env.num_envs=1", *overrides).doubts] == [True]
-    assert wired("env=cartpole").doubts == []
+    assert [says in sentence for sentence in wired("env=cartpole", "env.num_envs=1", *overrides).warnings] == [True]
+    assert wired("env=cartpole").warnings == []
 
 
 def test_a_part_that_draws_from_torchs_own_stream_is_seeded(wired):
