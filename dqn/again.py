@@ -31,10 +31,12 @@ STORED = "stored_run"  # the name by which Hydra finds a resumed run's configura
 @contextmanager
 def claimed(directory: Path) -> Iterator[None]:
     """The directory for this process alone, where the system can tell. Errors: UsageError where another has it."""
+    if fcntl is None:
+        yield
+        return
     handle = os.open(directory, os.O_RDONLY)
     try:
-        if fcntl is not None:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(handle)
         raise UsageError(f"Another process runs in {directory}: wait for it, or choose another.") from None
@@ -86,11 +88,12 @@ def _quoted(path: Path) -> str:
 
 
 def placed(cfg: DictConfig, directory: Path) -> DictConfig:
-    """`cfg` with the run's own directory, and the whole path of recorded data, so that a resume finds it anywhere."""
+    """`cfg` with the run's own directory, and whole paths of other runs, so that a resume finds them from anywhere."""
     cfg.run.dir = str(directory)
-    path = OmegaConf.select(cfg, "replay.path", throw_on_missing=False)
-    if isinstance(path, str) and Path(path).is_dir():
-        cfg.replay.path = str(Path(path).resolve())
+    for name in ("replay.path", "init_from"):
+        path = OmegaConf.select(cfg, name, throw_on_missing=False)
+        if isinstance(path, str) and Path(path).is_dir():
+            OmegaConf.update(cfg, name, str(Path(path).resolve()))
     return cfg
 
 

@@ -63,7 +63,7 @@ def run(cfg: DictConfig, directory: Path, purge_step: int | None = None) -> Run:
 def _wire(cfg: DictConfig, directory: Path, purge_step: int | None, device: torch.device, why: str, envs: Any) -> Run:
     spec, seed = envs.spec, cfg.seed
     optimal = envs.optimal_q(cfg.gamma) if inner(spec).states else None
-    online = parts.network(cfg, spec).to(device)
+    online = parts.first_network(cfg, spec).to(device)
     sampler = parts.sampler(cfg)
     check_compatible(cfg, online.head, sampler, online.state_size)
     place = choose_place(cfg.replay.get("device", "auto"), device)

@@ -1,6 +1,5 @@
 """The recipe card and the memory plan: what a run is made of and what it will take, said before it starts."""
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from dqn.cli import part_name
 from dqn.replay.frames import frame
 from dqn.replay.memory import Memory
 from dqn.replay.ring import Ring
+from dqn.resources import free_memory
 from dqn.types import Spec, UsageError
 
 
@@ -31,7 +31,7 @@ def plan(cfg: DictConfig, spec: Spec, parameters: int, state_size: int, place: t
     elif place.type == "cuda":
         free = torch.cuda.mem_get_info(place)[0]
     else:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") + _page_cache()
+        free = free_memory()
     if replay > 0.9 * free:
         fits = int(cfg.replay.capacity * 0.8 * free / replay)
         raise UsageError(
@@ -41,15 +41,6 @@ def plan(cfg: DictConfig, spec: Spec, parameters: int, state_size: int, place: t
     return (
         f"replay of {cfg.replay.capacity:,} transitions {replay / 2**20:.1f} MiB on {where}, {parameters:,} parameters"
     )
-
-
-def _page_cache() -> int:
-    """Memory that the system gives back on demand (Linux), in bytes."""
-    try:
-        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-        return int(lines["Cached"].split()[0]) * 1024
-    except (OSError, KeyError):
-        return 0
 
 
 def part_line(node: Any) -> str:

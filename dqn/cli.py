@@ -125,7 +125,8 @@ def _unknown(name: str) -> str:
 def _unknown_choice(group: str, choice: str, options: list[str]) -> str:
     if group == "env" and choice not in options and re.search(r"-v\d+$|[A-Z/:]", choice):
         return f"env={choice} is not known: for an environment by its id write env=gym env.id={choice}."
-    usual = CHOICES.get((group, choice.lower().replace("-", "_")))
+    plain = choice.lower().replace("-", "_")
+    usual = plain if plain in options else CHOICES.get((group, plain))
     near = f" (did you mean {usual}?)" if usual in options else nearest(choice, options)
     return f"{group}={choice} is not known{near}: choose one of {', '.join(options)}."
 
@@ -165,7 +166,7 @@ def explain(error: BaseException) -> str:
         reason = " ".join(str(error.__cause__).split()).replace(".__init__()", "")
         return f"{part[1] + ': ' if part else ''}{reason.rstrip('.')}."
     if isinstance(error, MissingConfigException) and error.options:
-        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        group, _, choice = str(error.missing_cfg_file).partition("/")
         return _unknown_choice(group, choice, [*error.options])
     text = str(error)
     unknown = re.search(

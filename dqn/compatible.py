@@ -1,6 +1,5 @@
 """What goes together: parts that cannot are refused, and what can but seldom is meant is said."""
 
-import os
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from dqn.errors import UsageError
+from dqn.resources import cores
 
 
 def warnings(cfg: DictConfig, lr_schedule: Any, envs: Any) -> list[str]:
@@ -28,8 +28,8 @@ def warnings(cfg: DictConfig, lr_schedule: Any, envs: Any) -> list[str]:
             "Normalize" in str(node.get("_target_")) for node in (cfg.env.get("wrappers") or {}).values() if node
         ),
         f"execution.actor=process wants a core for itself beside execution.threads={cfg.execution.threads}, and there "
-        f"are {_cores()} in all: set execution.actor=local, or fewer threads.": (
-            cfg.execution.actor == "process" and _cores() <= cfg.execution.threads
+        f"are {cores()} in all: set execution.actor=local, or fewer threads.": (
+            cfg.execution.actor == "process" and cores() <= cfg.execution.threads
         ),
         "A single environment stands on the first rung of exploration.ladder for ever: set env.num_envs above 1, or "
         "choose exploration=epsilon_greedy.": cfg.exploration.get("ladder", 0) > 0 and cfg.env.num_envs == 1,
@@ -46,10 +46,6 @@ def unread(cfg: DictConfig, given: Sequence[str]) -> list[str]:
         for name in names
         if name.startswith("tuned.") and not re.search(rf"\$\{{{re.escape(name)}[.}}]", rest)
     ]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_compatible(cfg: DictConfig, head: Any, sampler: Any, state_size: int) -> None:

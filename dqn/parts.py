@@ -31,6 +31,7 @@ from dqn.replay.dataset import behind, count
 from dqn.replay.frames import frame
 from dqn.replay.memory import Memory
 from dqn.replay.ring import Ring
+from dqn.tracking.checkpoint import Checkpoints, part
 from dqn.tracking.seeding import generator, stream
 from dqn.types import RunError, Spec, UsageError
 
@@ -78,7 +79,7 @@ def function(node: DictConfig) -> Any:
 
 
 @contextmanager
-def making(part: str) -> Iterator[None]:
+def making(name: str) -> Iterator[None]:
     """What goes wrong while a part is made of its options is the options' fault: a sentence that names the part.
 
     Errors: UsageError.
@@ -99,7 +100,7 @@ def making(part: str) -> Iterator[None]:
         log.debug("What was raised", exc_info=True)
         said = " ".join(str(error).split())[:160]
         raise UsageError(
-            f"{part} cannot be made with these options ({type(error).__name__}: {said}): look at {part}.* and tuned.*."
+            f"{name} cannot be made with these options ({type(error).__name__}: {said}): look at {name}.* and tuned.*."
         ) from error
 
 
@@ -116,6 +117,27 @@ def network(cfg: DictConfig, spec: Spec) -> QNetwork:
             head = instantiate(cfg.head)(features, spec.num_actions)
         made = QNetwork(torso, head, core, spec.parts, set_precision(cfg.execution.precision))
     return made.to(memory_format=torch.channels_last) if cfg.execution.channels_last else made  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+def first_network(cfg: DictConfig, spec: Spec) -> QNetwork:
+    """The network that a run begins with: a new one, or with the weights of another run (`init_from`).
+
+    Errors: UsageError where that run's network is another one.
+    """
+    made = network(cfg, spec)
+    if cfg.init_from is None or cfg.resume is not None:
+        return made
+    own = made.state_dict()
+    weights = part(Checkpoints(Path(cfg.init_from) / "checkpoints").load(weights_only=True).tensors, "learner/online/")
+    for name in [*own, *weights]:
+        here, there = (tuple(state[name].shape) if name in state else "nothing" for state in (own, weights))
+        if here != there:
+            raise UsageError(
+                f"init_from={cfg.init_from} has a network of its own: {name} is {there} there and {here} here; choose "
+                "the same torso, core, layer, output and head, and an environment with the same spaces."
+            )
+    made.load_state_dict(weights)
+    return made
 
 
 def times(cfg: DictConfig) -> Times:

@@ -22,8 +22,16 @@ def ignore_signals() -> Iterator[None]:
     The signals are blocked, which a child inherits, and not lost: one that comes meanwhile ends the children that have
     been started, so that nobody waits for them, and reaches this process when the block ends.
     """
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
-        yield  # handlers are the main thread's
+    if threading.current_thread() is not threading.main_thread():  # handlers are the main thread's
+        yield
+        return
+    if not hasattr(signal, "sigtimedwait"):  # macOS and Windows: signals are lost meanwhile
+        handlers = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         return
     before = multiprocessing.active_children()
     usual = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

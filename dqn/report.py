@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
@@ -107,7 +108,7 @@ def table(directories: Sequence[Path]) -> str:
     ]
     said = [_aligned(lines)]
     if left_out:
-        said.append(f"They differ in {', '.join(left_out)}, too.")
+        said.append(textwrap.fill(f"They differ in {', '.join(left_out)}, too.", _width()))
     if "seed" in names:
         said.append(_over_seeds(runs, [name for name in names if name != "seed"], shown))
     return "\n\n".join(said)
@@ -159,8 +160,7 @@ def _fitting(
     names: Sequence[str], runs: Sequence[Finished], others: Sequence[Sequence[str]]
 ) -> tuple[list[str], list[str]]:
     """The names whose columns fit into a line of the terminal beside the `others`, and those that do not."""
-    room = max(100, shutil.get_terminal_size((160, 24)).columns)
-    room -= sum(max(map(len, column)) + 2 for column in zip(*others, strict=True))
+    room = _width() - sum(max(map(len, column)) + 2 for column in zip(*others, strict=True))
     shown: list[str] = []
     for name in names:
         width = max(len(name), *(len(run.options.get(name, "")) for run in runs)) + 2
@@ -168,6 +168,11 @@ def _fitting(
             shown.append(name)
             room -= width
     return shown, [name for name in names if name not in shown]
+
+
+def _width() -> int:
+    """Of the terminal, in letters."""
+    return max(100, shutil.get_terminal_size((160, 24)).columns)
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> str:

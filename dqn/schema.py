@@ -120,6 +120,7 @@ OPTIONS = {
     "max_grad_norm": real(0, endless=True, null=True),
     "device": text(),
     "resume": text(null=True),
+    "init_from": text(null=True, fixed=True),
     "run": section(),
     "run.dir": text(),
     "chosen": section(),

@@ -52,7 +52,9 @@ def _sha256(path: Path) -> str:
 
 
 def _sync(path: Path) -> None:
-    """Bring a file or a directory's entries to the disk."""
+    """Bring a file or a directory's entries to the disk; Windows opens no directories."""
+    if os.name == "nt" and path.is_dir():
+        return
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

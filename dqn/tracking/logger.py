@@ -3,8 +3,6 @@
 import contextlib
 import ctypes
 import logging
-import os
-import resource
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -69,19 +67,10 @@ def start_text_log(path: Path | None, level: int = logging.INFO) -> None:
         log.addHandler(file)
 
 
-def memory_gb() -> float:
-    """Resident memory of this process, in GiB (its peak where the system does not tell the present)."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**30
-    except OSError:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak / (2**30 if sys.platform == "darwin" else 2**20)
-
-
 def trim_memory() -> None:
     """Give freed memory back to the system where the C library can: glibc's heap else grows by fragments for ever
     when tensors of some 100 kB come and go (seen: 1 GB in 100,000 steps)."""
-    with contextlib.suppress(OSError, AttributeError):
+    with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 

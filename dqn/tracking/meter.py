@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dqn.resources import resident_memory
 from dqn.tracking.episodes import Episodes
-from dqn.tracking.logger import STAGES, memory_gb, trim_memory
+from dqn.tracking.logger import STAGES, trim_memory
 from dqn.types import Rows
 
 
@@ -104,7 +105,7 @@ class Meter:
         numbers = {
             "speed/env_steps_per_s": (env_steps - steps_then) / elapsed,
             "speed/updates_per_s": (updates - updates_then) / elapsed,
-            "process/memory_gb": memory_gb(),
+            "process/memory_gb": resident_memory() / 2**30,
             **{f"time/{stage}": (self.seconds[stage] - seconds[stage]) / elapsed for stage in STAGES},
         }
         if self.finished:
