@@ -1,5 +1,6 @@
 """The deep Q-learning family as one small, composable, fast PyTorch program."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -8,11 +9,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(run: str, device: str = "cpu") -> "Agent":
-    """What the run in a directory has learnt, to act with: see dqn.agent.Agent.
+def load(run: str, device: str = "cpu", trust: Sequence[str] = ()) -> "Agent":
+    """The agent that the run in a directory has trained (dqn.agent.Agent).
 
-    Errors: types.UsageError where no run lies there, or it has no checkpoint.
+    Nothing in the directory is executed: parts and environments that are not of this package must be trusted by the
+    name of their module, `trust=["mine"]`.
+    Errors: types.UsageError where no run lies there, it has no checkpoint, or it names code that is not trusted.
     """
-    from dqn.agent import load as load_agent  # torch takes seconds
+    from dqn.agent import load as load_agent  # importing torch takes seconds
 
-    return load_agent(run, device)
+    return load_agent(run, device, trust)

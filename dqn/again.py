@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 try:
@@ -15,27 +16,27 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-from dqn.cli import CONF, run_config, run_directory
-from dqn.tracking.checkpoint import Checkpoints, Snapshot
-from dqn.tracking.logger import start_text_log
-from dqn.types import UsageError
+from dqn.cli import CONF, names, opened_run, run_config, run_directory
+from dqn.errors import UsageError
+from dqn.schema import FIXED
+from dqn.trust import INTERPOLATION
+
+if TYPE_CHECKING:
+    from dqn.tracking.checkpoint import Snapshot  # which imports torch
 
 log = logging.getLogger("dqn")
-KEPT = (  # what a checkpoint was made with
-    "seed", "n_step", "normalizer", "torso", "core", "layer", "output", "head", "transform", "passes", "env.id",
-    "env.world", "env.num_envs", "env.autoreset", "env.max_episode_steps", "env.kwargs", "env.wrappers",
-    "replay.capacity", "replay.length", "replay.burn_in", "replay.stride", "replay.frame_stack", "replay.frame_padding",
-    "replay.path", "reward_clip", "execution.actor",
-)  # fmt: skip
+STORED = "stored_run"  # the name by which Hydra finds a resumed run's configuration in memory
 
 
 @contextmanager
 def claimed(directory: Path) -> Iterator[None]:
     """The directory for this process alone, where the system can tell. Errors: UsageError where another has it."""
+    if fcntl is None:
+        yield
+        return
     handle = os.open(directory, os.O_RDONLY)
     try:
-        if fcntl is not None:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(handle)
         raise UsageError(f"Another process runs in {directory}: wait for it, or choose another.") from None
@@ -48,15 +49,22 @@ def claimed(directory: Path) -> Iterator[None]:
 
 
 def resume_arguments(arguments: list[str]) -> list[str]:
-    """`resume=RUN …`: the run's own composed configuration takes the place of conf/, the rest overrides it.
+    """`resume=RUN …`: the run's own configuration takes the place of conf/, and the rest overrides it.
 
-    Errors: UsageError when RUN is no run's directory or a group is chosen anew.
+    It is read as data, checked (dqn.trust; `trust=[module]` beside `resume=` allows more), and handed to Hydra from
+    memory, so that nothing in the run's directory is composed before it has been checked.
+    Errors: UsageError when RUN is no run's directory, names code that is not trusted, or a group is chosen anew.
     """
-    run = next((a.partition("=")[2] for a in arguments if a.startswith("resume=")), "")
+    given = {name: value for name, sign, value in (a.partition("=") for a in arguments) if sign}
+    run = given.get("resume", "")
     if run in ("", "null"):
-        if "resume=" in arguments:
+        if "resume" in given and not run:
             raise UsageError("resume= names no run: write resume=RUN, the directory of one.")
+        if "trust" in given:
+            raise UsageError("trust= goes with resume=RUN: what this command line names is trusted anyway.")
         return arguments
+    if {"-m", "--multirun"} & {*arguments}:
+        raise UsageError("resume= continues one run, -m begins many: leave out one of them.")
     if run[0] == run[-1] and run[0] in "'\"":  # as Hydra's own values may be
         run = run[1:-1]
     directory = run_directory("resume", run)
@@ -64,11 +72,13 @@ def resume_arguments(arguments: list[str]) -> list[str]:
     for argument in arguments:
         if argument.partition("=")[0] in groups:
             raise UsageError(f"{argument}: a resumed run keeps its parts; only numbers can be changed beside resume=.")
+    stored = opened_run(directory, names("trust", given.get("trust", "")))
+    OmegaConf.set_struct(stored, True)
+    ConfigStore.instance().store(STORED, stored)
+    rest = [a for a in arguments if a.partition("=")[0] not in ("resume", "trust")]
     return [
-        "--config-path", str(directory.resolve()), "--config-name", "config",
-        *(a if not a.startswith("resume=") else f"resume={_quoted(directory)}" for a in arguments),
-        f"hydra.run.dir={_quoted(directory)}", "hydra.output_subdir=null",
-        "hydra/job_logging=none", "hydra/hydra_logging=none",
+        "--config-name", STORED, *rest, f"resume={_quoted(directory)}", f"hydra.run.dir={_quoted(directory)}",
+        "hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none",
     ]  # fmt: skip
 
 
@@ -77,17 +87,36 @@ def _quoted(path: Path) -> str:
     return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def placed(cfg: DictConfig) -> DictConfig:
-    """`cfg` with the whole path of a recorded run, so that a resume finds it from anywhere."""
-    path = OmegaConf.select(cfg, "replay.path", throw_on_missing=False)
-    if isinstance(path, str) and Path(path).is_dir():
-        cfg.replay.path = str(Path(path).resolve())
+def placed(cfg: DictConfig, directory: Path) -> DictConfig:
+    """`cfg` with the run's own directory, and whole paths of other runs, so that a resume finds them from anywhere."""
+    cfg.run.dir = str(directory)
+    for name in ("replay.path", "init_from"):
+        path = OmegaConf.select(cfg, name, throw_on_missing=False)
+        if isinstance(path, str) and Path(path).is_dir():
+            OmegaConf.update(cfg, name, str(Path(path).resolve()))
+    return cfg
+
+
+def stored_text(cfg: DictConfig) -> str:
+    """What a run writes to config.yaml: its options as they were composed. Those that refer to each other still do, so
+    that a number changed beside `resume=` reaches every part that uses it; what else was interpolated is a value."""
+    return OmegaConf.to_yaml(_values_of_others(OmegaConf.merge(cfg, {"resume": None})))
+
+
+def _values_of_others(cfg: Any) -> Any:
+    for key in list(cfg) if OmegaConf.is_dict(cfg) else range(len(cfg)):
+        node = cfg._get_node(key)
+        if OmegaConf.is_interpolation(cfg, key):
+            if INTERPOLATION.search(str(node._value())):
+                cfg[key] = OmegaConf.select(cfg, str(key), throw_on_resolution_failure=False)
+        elif OmegaConf.is_config(node) and not (node._is_none() or node._is_missing()):
+            _values_of_others(node)
     return cfg
 
 
 def keep(cfg: DictConfig, saved: DictConfig) -> None:
     """Refuse what a resumed run cannot change: its checkpoint holds what was made with it. Errors: UsageError."""
-    for name in KEPT:
+    for name in FIXED:
         before, now = (
             OmegaConf.to_container(x, resolve=True) if OmegaConf.is_config(x) else x
             for x in (OmegaConf.select(saved, name), OmegaConf.select(cfg, name))
@@ -96,10 +125,12 @@ def keep(cfg: DictConfig, saved: DictConfig) -> None:
             raise UsageError(f"{name} cannot change in a resumed run: leave it as it was, or begin a new run.")
 
 
-def resumed(cfg: DictConfig, directory: Path) -> Snapshot:
+def resumed(cfg: DictConfig, directory: Path) -> "Snapshot":
     """The checkpoint that a run goes on from. Errors: UsageError where `cfg` changes what cannot change, or asks for
     fewer steps than are done."""
-    saved = placed(run_config(directory))
+    from dqn.tracking.checkpoint import Checkpoints
+
+    saved = placed(run_config(directory), directory)
     keep(cfg, saved)
     snapshot = Checkpoints(directory / "checkpoints").load()
     if cfg.steps != saved.steps and cfg.steps < (done := snapshot.counters["env_steps"]):
@@ -108,25 +139,27 @@ def resumed(cfg: DictConfig, directory: Path) -> Snapshot:
 
 
 def again(cfg: DictConfig, directory: Path) -> dict[str, Any] | None:
-    """A sweep that is run again in its directory: the result of a finished job, else the job goes on where it stood.
+    """A job of a sweep that is run again in its directory: its result where it is finished, else it goes on where it
+    stood.
 
     Errors: UsageError where the directory holds another job.
     """
     saved = directory / "config.yaml"
     if not saved.is_file():
         return None
-
-    def plain(cfg: Any) -> Any:  # without what names the time of day
-        return OmegaConf.to_container(OmegaConf.merge(cfg, {"run": None, "resume": None}), resolve=True)
-
-    if plain(cfg) != plain(run_config(directory)):
+    if _plain(cfg) != _plain(run_config(directory)):
         raise UsageError(f"{directory} holds a job with other settings: choose another hydra.sweep.dir.")
-    if (directory / "result.json").is_file():
-        start_text_log(None)
-        log.info("%s is finished.", directory)
-        return json.loads((directory / "result.json").read_text())
+    path = directory / "result.json"
+    result = json.loads(path.read_text()) if path.is_file() else {}
+    if result.get("evaluation") is not None or (result and not cfg.tracking.final_episodes):
+        return result
     if [*directory.glob("checkpoints/*.json")]:
         cfg.resume = str(directory)
     else:
         saved.unlink()
     return None
+
+
+def _plain(cfg: DictConfig) -> Any:
+    """All options but those that name the time of day."""
+    return OmegaConf.to_container(OmegaConf.merge(cfg, {"run": None, "resume": None}), resolve=True)

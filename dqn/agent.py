@@ -1,6 +1,8 @@
-"""What a run has learnt, in a program of one's own: agent = dqn.load("runs/NAME"); action = agent.act(obs)."""
+"""A trained agent in a program of one's own: agent = dqn.load("runs/NAME"); action = agent.act(obs)."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,61 +14,113 @@ from omegaconf import DictConfig, OmegaConf
 from dqn import parts
 from dqn.acting.actor import Actor
 from dqn.acting.exploration import EpsilonGreedy
-from dqn.cli import run_config, run_directory
+from dqn.cli import opened_run, run_directory
+from dqn.envs.interface import Interface
 from dqn.envs.single import make_one
-from dqn.envs.spaces import MAX_ACTIONS
-from dqn.envs.tensor.envs import TensorEnvs
+from dqn.envs.spaces import MAX_ACTIONS, without_objects
 from dqn.execution.device import choose_device
 from dqn.networks.qnetwork import QNetwork
 from dqn.ops.schedules import Constant
-from dqn.options import check
+from dqn.schema import check
 from dqn.tracking.checkpoint import Checkpoints, Snapshot, part
-from dqn.types import UsageError
+from dqn.types import Spec, UsageError
+
+INTERFACE = "environment.json"  # what a run's directory keeps of its environment
 
 
-def trained(directory: Path, device: torch.device) -> tuple[DictConfig, Any, QNetwork, Snapshot]:
-    """A run's configuration, one environment of its kind, its network, and the checkpoint that was read."""
-    cfg = run_config(directory)
+@dataclass
+class Trained:
+    """What lies in a run's directory: its configuration, its environment's spaces (None for tensor worlds), the trained
+    network, and the checkpoint that it was read from."""
+
+    cfg: DictConfig
+    interface: Interface | None
+    spec: Spec
+    network: QNetwork
+    snapshot: Snapshot
+
+
+def trained(directory: Path, device: torch.device, trust: Sequence[str] = ()) -> Trained:
+    """What a run has trained. Its environment is not made, so its package need not be installed.
+
+    Errors: UsageError, also where the run names code that is neither of this package nor of modules in `trust`.
+    """
+    cfg = opened_run(directory, trust)
     check(cfg)
     snapshot = Checkpoints(directory / "checkpoints").load(weights_only=True)
-    envs = parts.evaluation_environments(cfg, 1)
-    network = parts.network(cfg, envs.spec)
-    network.load_state_dict(part(snapshot.tensors, "learner/online/"))
-    return cfg, envs, network.to(device), snapshot
+    interface = _interface(directory, cfg)
+    spec = interface.spec if interface is not None else parts.environments(cfg, num_envs=1).spec
+    network = parts.network(cfg, spec)
+    try:
+        network.load_state_dict(part(snapshot.tensors, "learner/online/"))
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise UsageError(
+            f"The checkpoint in {directory} does not fit its config.yaml: one of them was changed after the run."
+        ) from error
+    return Trained(cfg, interface, spec, network.to(device), snapshot)
 
 
-def load(run: str, device: str = "cpu") -> "Agent":
-    """The agent of the run in directory `run`. Errors: UsageError where none lies there, or it has no checkpoint."""
+def _interface(directory: Path, cfg: DictConfig) -> Interface | None:
+    if "world" in cfg.env:
+        return None
+    path = directory / INTERFACE
+    try:
+        return Interface.of(json.loads(path.read_text()))
+    except FileNotFoundError:
+        envs = parts.evaluation_environments(cfg, 1)
+        envs.close()
+        return cast(Any, envs).interface
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        raise UsageError(
+            f"{path} is damaged ({type(error).__name__}): delete it, and the environment is asked."
+        ) from error
+
+
+def load(run: str, device: str = "cpu", trust: Sequence[str] = ()) -> "Agent":
+    """The agent of the run in directory `run`; see dqn.load."""
     chosen, _ = choose_device(device)
-    return Agent(*trained(run_directory("run", str(run)), chosen)[:3], chosen)
+    return Agent(trained(run_directory("run", str(run)), chosen, trust), chosen)
 
 
 class Agent:
-    """A trained network and the spaces it was trained in; acts for one environment at a time, greedily.
+    """A trained network and the spaces it was trained in; acts greedily.
 
     What it sees is what the run's environments show, wrappers included (`make` makes one), and the actions are theirs.
+    Everything takes what one environment shows, or several at once, with one more axis in front.
     """
 
-    def __init__(self, cfg: DictConfig, envs: Any, network: QNetwork, device: torch.device):
-        self.cfg, self.envs, self.network, self.device = cfg, envs, network.eval(), device
-        nothing = torch.Generator(device)  # a greedy action needs no luck
-        self.actor = Actor(network, EpsilonGreedy(Constant(0.0)), device, nothing)
+    def __init__(self, found: Trained, device: torch.device):
+        self.cfg, self.network, self.device, self.spec = found.cfg, found.network.eval(), device, found.spec
+        self.interface = found.interface
+        self._make_actor(1)
 
-    def begin(self) -> None:
-        """An episode begins: whatever a recurrent network remembers is of another."""
-        self.actor.forget(np.ones(1, bool))
+    def _make_actor(self, environments: int) -> None:
+        nothing = torch.Generator(self.device)  # a greedy action needs no random numbers
+        self.actor = Actor(self.network, EpsilonGreedy(Constant(0.0)), self.device, nothing, environments)
+        self.environments = environments
+
+    def begin(self, environments: int = 1) -> None:
+        """An episode begins, in so many environments: whatever a recurrent network remembers is of another."""
+        self._make_actor(environments)
 
     def act(self, obs: Any, mask: Any = None) -> Any:
-        """The action for what one environment shows; `mask` [A] are the legal ones, info["action_mask"]."""
-        action = self.actor.act(self._seen(obs, mask), 0)
-        return action[0] if isinstance(self.envs, TensorEnvs) else self.envs.actions(action)[0]
+        """The greedy action for what an environment shows; `mask` [A] are the legal ones, info["action_mask"].
+
+        Of several environments at once, with masks [B, A], the actions of all. Errors: UsageError for observations of
+        another shape, or that hold NaN.
+        """
+        seen, single = self._read(obs, mask)
+        action = self.actor.act(seen, 0)
+        taken = action if self.interface is None else self.interface.actions(action)
+        return taken[0] if single else taken
 
     @torch.no_grad()
     def q(self, obs: Any, mask: Any = None) -> np.ndarray:
-        """What the network says of each action [A], remembering what `act` was shown before; an illegal one has
-        types.ILLEGAL."""
-        seen = torch.from_numpy(self._seen(obs, mask)).to(self.device)
-        return self.network.step(seen, self.actor.remembered)[0].q[0].cpu().numpy()
+        """What the network says of each action [A], or [B, A], remembering what `act` was shown before; an illegal one
+        has types.ILLEGAL. Errors: as `act`."""
+        seen, single = self._read(obs, mask)
+        q = self.network.step(torch.from_numpy(seen).to(self.device), self.actor.remembered)[0].q.cpu().numpy()
+        return q[0] if single else q
 
     def make(self, **kwargs: Any) -> gymnasium.Env:
         """A Gymnasium environment as the run's, with more arguments: render_mode="human" to watch it.
@@ -74,26 +128,75 @@ class Agent:
         Errors: UsageError for worlds that are no single Gymnasium environments.
         """
         env = self.cfg.env
-        if isinstance(self.envs, TensorEnvs) or env.vectorization == "vector_entry_point":
-            raise UsageError(f"{self.envs.id} is no single Gymnasium environment: make what is to be seen yourself.")
+        if self.interface is None or env.vectorization == "vector_entry_point":
+            name = type(self).__name__ if self.interface is None else self.interface.id
+            raise UsageError(f"{name} is no single Gymnasium environment: make what is to be seen yourself.")
         options = {**cast(dict, OmegaConf.to_container(env.kwargs, resolve=True)), **kwargs}
         limit, wrappers = env.max_episode_steps, parts.wrappers_of(self.cfg)
-        most = env.get("max_actions") or MAX_ACTIONS  # a run of an earlier version has none
-        return make_one(0, env.id, env.imports, options, limit, None, wrappers, most).env  # pyright: ignore[reportAttributeAccessIssue]  # of Watched
+        most = env.get("max_actions") or MAX_ACTIONS
+        return make_one(0, env.id, env.imports, options, limit, wrappers, most).env  # pyright: ignore[reportAttributeAccessIssue]  # of Watched
 
-    def _seen(self, obs: Any, mask: Any) -> np.ndarray:
-        if isinstance(self.envs, TensorEnvs):
-            return np.asarray(obs, self.envs.spec.obs_dtype)[None]
-        if not self.envs.masked:
-            return self.envs.observations.read(_batched(obs))
-        observations, actions = self.envs.observations, self.envs.actions
-        if observations.own_mask is not None:
-            mask = observations.mask_of(obs)
-        legal = np.ones(actions.n, bool) if mask is None else actions.legal_of_one(mask)
-        return observations.read(_batched(obs), legal[None])
+    def _read(self, obs: Any, mask: Any) -> tuple[np.ndarray, bool]:
+        """Observations as the network takes them, [B, *obs_shape], and whether they are of one environment."""
+        space, obs = None if self.interface is None else self.interface.observation_space, without_objects(obs)
+        single, count = _arrangement(obs, space, self.spec)
+        if self.network.state_size and count != self.environments:
+            raise UsageError(f"This network remembers {self.environments} environment(s) and is shown {count}: call "
+                             f"agent.begin({count}) where their episodes begin.")  # fmt: skip
+        batch = _with_axis(obs) if single else obs
+        if self.interface is None:
+            return np.asarray(batch, self.spec.obs_dtype), single
+        if not self.interface.masked:
+            return self.interface.observations.read(batch), single
+        if self.interface.observations.own_mask is not None:
+            mask = self.interface.observations.mask_of(batch)
+        elif mask is not None and single:
+            mask = [mask]
+        return self.interface.observations.read(batch, self._legal(mask, count)), single
+
+    def _legal(self, masks: Any, count: int) -> np.ndarray:
+        """The legal actions [B, A]; all where nothing is said. Errors: UsageError for what is no mask."""
+        legal = np.ones((count, self.spec.num_actions), bool)
+        if masks is not None and self.interface is not None:
+            try:
+                legal[:] = self.interface.actions.legal(masks)
+            except ValueError as error:
+                raise UsageError(f"The action mask is one {error}.") from error
+        return legal
 
 
-def _batched(obs: Any) -> Any:
+def _arrangement(obs: Any, space: Any, spec: Spec) -> tuple[bool, int]:
+    """Whether `obs` is what one environment shows, and of how many it is. Errors: UsageError for any other shape, and
+    for what is not a number."""
+    if isinstance(space, gymnasium.spaces.Dict):
+        if not isinstance(obs, Mapping) or {*space} - {*obs}:
+            raise UsageError(f"The observation must be a dict with {', '.join(map(str, space))}, got {_words(obs)}.")
+        found = {_arrangement(obs[key], inner, spec) for key, inner in space.items()}
+        if len(found) > 1:
+            raise UsageError("The entries of the observation are not of equally many environments.")
+        return found.pop()
+    shape = spec.obs_shape if space is None else space.shape or ()
+    try:
+        given = np.asarray(obs)
+        wrong = given.dtype.kind not in "biuf"
+    except ValueError:  # rows of different lengths
+        raise UsageError(f"The observation must be an array of shape {shape}.") from None
+    if wrong or given.shape[given.ndim - len(shape) :] != shape or given.ndim - len(shape) not in (0, 1):
+        raise UsageError(f"The observation must have shape {shape}, or (B, *{shape}) for several, got {_words(obs)}.")
+    if given.dtype.kind == "f" and np.isnan(given).any():
+        raise UsageError("The observation holds NaN: no action follows from it.")
+    single = given.ndim == len(shape)
+    return single, 1 if single else len(given)
+
+
+def _words(obs: Any) -> str:
     if isinstance(obs, Mapping):
-        return {key: _batched(inner) for key, inner in obs.items()}
+        return f"a dict with {', '.join(map(str, obs))}"
+    given = np.asarray(obs)
+    return f"{given.dtype} of shape {given.shape}"
+
+
+def _with_axis(obs: Any) -> Any:
+    if isinstance(obs, Mapping):
+        return {key: _with_axis(inner) for key, inner in obs.items()}
     return np.asarray(obs)[None]

@@ -7,22 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
 from dqn import collectors, parts
 from dqn.automatic import refuse_unused
 from dqn.card import card, plan
+from dqn.compatible import check_compatible, warnings
+from dqn.evaluator import Evaluator
 from dqn.execution.device import choose_device, choose_place, flushed
 from dqn.learning.learner import Learner
 from dqn.networks.records import inner
-from dqn.options import check, doubts, fit
 from dqn.replay.memory import Memory
+from dqn.schema import check
 from dqn.tracking.logger import Logger
 from dqn.tracking.seeding import stream
 from dqn.trainer import Trainer
-from dqn.types import Batch, UsageError
+from dqn.types import Batch
 
 
 @dataclass
@@ -30,13 +31,15 @@ class Run:
     """A wired run and what its verbs need of it."""
 
     trainer: Trainer
+    env_id: str
     device: torch.device
     engine: str
     card: str
-    doubts: list[str]
+    warnings: list[str]
 
     def close(self) -> None:
         self.trainer.logger.close()
+        self.trainer.evaluate.close()
         self.trainer.collector.close()
 
 
@@ -46,22 +49,25 @@ def run(cfg: DictConfig, directory: Path, purge_step: int | None = None) -> Run:
     Errors: UsageError, also for what a part refuses when it is made.
     """
     check(cfg)
-    try:
-        return _wire(cfg, directory, purge_step)
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"{' '.join(str(error).split()).rstrip('.')}.") from error
-
-
-def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
     torch.set_num_threads(cfg.execution.threads)
     torch.manual_seed(stream(cfg.seed, "torch"))  # for parts that draw from torch's own stream, as Dropout does
     device, why = choose_device(cfg.device)
     envs = parts.environments(cfg, device)
+    try:
+        with parts.making("This run"):
+            return _wire(cfg, directory, purge_step, device, why, envs)
+    except BaseException:
+        envs.close()
+        raise
+
+
+def _wire(cfg: DictConfig, directory: Path, purge_step: int | None, device: torch.device, why: str, envs: Any) -> Run:
     spec, seed = envs.spec, cfg.seed
+    optimal = envs.optimal_q(cfg.gamma) if inner(spec).states else None
     refuse_unused(cfg.torso, inner(spec))
-    online = parts.network(cfg, spec).to(device)
-    sampler = instantiate(cfg.replay.sampler)
-    fit(cfg, online.head, sampler, online.state_size)
+    online = parts.first_network(cfg, spec).to(device)
+    sampler = parts.sampler(cfg)
+    check_compatible(cfg, online.head, sampler, online.state_size)
     place = choose_place(cfg.replay.get("device", "auto"), device)
     memory_plan = plan(cfg, spec, sum(p.numel() for p in online.parameters()), online.state_size, place, directory)
     memory = parts.memory(cfg, spec, sampler, envs.num_envs, online.state_size, place, directory)
@@ -72,11 +78,11 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
     trainer = Trainer(
         collector=collector, actor=actor, memory=memory, learner=learner,
         update=flushed(_update(memory, learner, engine, device)),
-        evaluate=parts.Evaluator(cfg, online, device, envs),
+        evaluate=Evaluator(cfg, online, device, envs, optimal),
         times=times, seed=seed, gamma=cfg.gamma, directory=directory, logger=Logger(directory, purge_step),
     )  # fmt: skip
     shown = card(cfg, envs, memory_plan, why, engine.why, directory)
-    return Run(trainer, device, engine.why, shown, doubts(cfg, learner.lr_schedule))
+    return Run(trainer, envs.id, device, engine.why, shown, warnings(cfg, learner.lr_schedule, envs))
 
 
 def _update(memory: Memory, learner: Learner, engine: Any, device: torch.device) -> Callable:

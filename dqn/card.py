@@ -1,6 +1,5 @@
 """The recipe card and the memory plan: what a run is made of and what it will take, said before it starts."""
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from dqn import __version__
 from dqn.automatic import picked_line
+from dqn.cli import part_name
 from dqn.networks.records import inner
 from dqn.replay.frames import frame
 from dqn.replay.memory import Memory
 from dqn.replay.ring import Ring
+from dqn.resources import free_memory
 from dqn.types import Spec, UsageError
 
 
@@ -32,7 +33,7 @@ def plan(cfg: DictConfig, spec: Spec, parameters: int, state_size: int, place: t
     elif place.type == "cuda":
         free = torch.cuda.mem_get_info(place)[0]
     else:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") + _page_cache()
+        free = free_memory()
     if replay > 0.9 * free:
         fits = int(cfg.replay.capacity * 0.8 * free / replay)
         raise UsageError(
@@ -42,15 +43,6 @@ def plan(cfg: DictConfig, spec: Spec, parameters: int, state_size: int, place: t
     return (
         f"replay of {cfg.replay.capacity:,} transitions {replay / 2**20:.1f} MiB on {where}, {parameters:,} parameters"
     )
-
-
-def _page_cache() -> int:
-    """Memory that the system gives back on demand (Linux), in bytes."""
-    try:
-        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-        return int(lines["Cached"].split()[0]) * 1024
-    except (OSError, KeyError):
-        return 0
 
 
 def part_line(node: Any) -> str:
@@ -80,6 +72,24 @@ def _seen(spec: Spec) -> str:
     if spec.parts:
         return ", ".join(f"{name}: {_seen(part)}" for name, part in spec.parts)
     return f"{spec.states} states" if spec.states else f"{spec.obs_dtype} {spec.obs_shape}"
+
+
+PARTS = (
+    "normalizer", "torso", "core", "layer", "output", "head", "backup", "transform", "exploration", "optimizer",
+    "lr_schedule",
+)  # fmt: skip
+
+
+def identity(cfg: DictConfig, env_id: str, flat: bool = False) -> dict[str, Any]:
+    """What a run is: the names of its algorithm, of its environment and of every part, for its result and its logs."""
+
+    def name(option: str) -> Any:
+        return OmegaConf.select(cfg, option, throw_on_resolution_failure=False)
+
+    parts = {part: part_name(cfg[part]) for part in PARTS}
+    parts |= {"sampler": part_name(cfg.replay.sampler), "terms": "+".join(map(part_name, cfg.terms.values())) or "none"}
+    first = {"algorithm": name("chosen.algorithm"), "env": env_id, "seed": cfg.seed}
+    return first | (parts if flat else {"parts": parts})
 
 
 def card(cfg: DictConfig, envs: Any, memory_plan: str, why: str, engine: str, directory: Path) -> str:

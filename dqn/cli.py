@@ -4,21 +4,33 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
-from math import prod
+from collections.abc import Callable, Iterator, Sequence
+from math import nan, prod
 from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import ChoiceSweep, QuotedString
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from dqn.types import RunError, UsageError
+from dqn.errors import RunError, UsageError
+from dqn.trust import check_parts, check_stored
 
 HERE = Path(__file__).resolve().parent
 OmegaConf.register_new_resolver("mul", lambda *numbers: prod(numbers), replace=True)  # ${mul:${env.num_envs},32}
 OmegaConf.register_new_resolver("max", max, replace=True)  # ${max:50000,${mul:5000,${env.num_envs}}}
+
+
+def _chosen(group: str) -> str | None:
+    """What this command line chooses of a group, where it is one that Hydra has read."""
+    return HydraConfig.get().runtime.choices.get(group) if HydraConfig.initialized() else None
+
+
+OmegaConf.register_new_resolver("chosen", _chosen, replace=True)  # ${chosen:algorithm}
 CONF = next(path for path in (HERE / "conf", HERE.parent / "conf") if path.is_dir())  # wheel, checkout
 
 
@@ -32,6 +44,59 @@ def option_names(cfg: Any, prefix: str = "") -> Iterator[str]:
                 yield from option_names(node, f"{prefix}{key}.")
 
 
+def plain_options(cfg: DictConfig) -> dict[str, Any]:
+    """Every option as one value: of a part its name, of other sections nothing."""
+    options: dict[str, Any] = {}
+    for name in option_names(cfg):
+        if name.startswith(("run", "resume", "chosen")):
+            continue
+        value = OmegaConf.select(cfg, name, throw_on_missing=False, throw_on_resolution_failure=False)
+        if not OmegaConf.is_dict(value):
+            options[name] = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        elif "_target_" in value:
+            options[name] = part_name(value)
+    return options
+
+
+def part_name(node: Any) -> str:
+    """The last word of the class or function that a part's configuration names."""
+    return str(node.get("_target_", "")).rpartition(".")[2]
+
+
+# What users of Stable-Baselines3, CleanRL and rl-baselines3-zoo type, and what it is called here.
+ALIASES = {
+    "learning_rate": "optimizer.lr", "lr": "optimizer.lr", "total_timesteps": "steps", "timesteps": "steps",
+    "n_timesteps": "steps", "total_steps": "steps", "num_steps": "steps", "buffer_size": "replay.capacity",
+    "batch_size": "replay.batch_size", "tau": "target.polyak", "train_freq": "train_every",
+    "train_frequency": "train_every", "gradient_steps": "updates", "target_update_interval": "target.period",
+    "target_network_frequency": "target.period", "exploration_fraction": "tuned.epsilon_steps",
+    "exploration_initial_eps": "exploration.epsilon.start", "start_e": "exploration.epsilon.start",
+    "exploration_final_eps": "tuned.epsilon_end", "end_e": "tuned.epsilon_end", "epsilon": "tuned.epsilon_end",
+    "env_id": "env.id", "id": "env.id", "n_envs": "env.num_envs", "num_envs": "env.num_envs",
+    "env_kwargs": "env.kwargs", "net_arch": "torso.hidden", "policy_kwargs": "torso.hidden", "hidden": "torso.hidden",
+    "policy": "torso", "tensorboard_log": "run.dir", "log_dir": "run.dir", "logdir": "run.dir", "algo": "algorithm",
+    "agent": "algorithm", "cuda": "device", "n_eval_episodes": "tracking.evaluate_episodes",
+    "eval_episodes": "tracking.evaluate_episodes", "eval_freq": "tracking.evaluate_every",
+    "save_freq": "tracking.checkpoint_every", "discount": "gamma", "dueling": "output", "double": "backup",
+    "double_q": "backup", "prioritized_replay": "replay", "prioritized_replay_alpha": "tuned.priority_exponent",
+    "alpha": "tuned.priority_exponent", "beta": "tuned.importance_start", "n_quantiles": "tuned.quantiles",
+    "num_atoms": "head.atoms", "n_atoms": "head.atoms", "optimizer_class": "optimizer", "threads": "execution.threads",
+    "num_threads": "execution.threads", "compile": "execution", "checkpoint": "resume", "load": "resume",
+    "pretrained": "init_from", "wrappers": "env.wrappers", "max_steps": "steps", "log_interval": "tracking.log_every",
+}  # fmt: skip
+CHOICES = {  # the same for what is chosen
+    ("algorithm", "ddqn"): "double_dqn", ("algorithm", "doubledqn"): "double_dqn",
+    ("algorithm", "double"): "double_dqn",
+    ("algorithm", "d3qn"): "dueling", ("algorithm", "duelingdqn"): "dueling", ("algorithm", "dueling_dqn"): "dueling",
+    ("algorithm", "qrdqn"): "qr_dqn", ("algorithm", "noisynet"): "noisy_dqn", ("algorithm", "noisy"): "noisy_dqn",
+    ("algorithm", "categorical"): "c51", ("algorithm", "prioritized"): "per", ("algorithm", "q_learning"): "tabular",
+    ("algorithm", "qlearning"): "tabular", ("algorithm", "mdqn"): "munchausen", ("algorithm", "m_dqn"): "munchausen",
+    ("replay", "per"): "prioritized", ("head", "c51"): "categorical", ("head", "qr"): "quantile",
+    ("head", "iqn"): "implicit_quantile", ("head", "fqf"): "full_quantile", ("target", "hard"): "period",
+    ("target", "soft"): "polyak", ("core", "rnn"): "lstm", ("torso", "cnn"): "nature_cnn",
+}  # fmt: skip
+
+
 def _known_names() -> list[str]:
     from hydra import compose, initialize_config_dir  # only when something is wrong
 
@@ -41,7 +106,11 @@ def _known_names() -> list[str]:
 
 def nearest(name: str, known: list[str]) -> str:
     """' (did you mean …?)', or nothing where no name is near."""
-    found = difflib.get_close_matches(name, known, 1, 0.5)
+    if name in ALIASES and ALIASES[name] in known:
+        return f" (did you mean {ALIASES[name]}?)"
+    found = difflib.get_close_matches(name, known, 1, 0.6)
+    if not found and "." not in name:  # the last word of an option alone
+        found = [one for one in known if one.rpartition(".")[2] == name][:1]
     return f" (did you mean {found[0]}?)" if found else ""
 
 
@@ -53,6 +122,43 @@ def _unknown(name: str) -> str:
     return f"{name} is not an option{nearest(name, known)}: python -m dqn.train --help lists them all."
 
 
+def _unknown_choice(group: str, choice: str, options: list[str]) -> str:
+    if group == "env" and choice not in options and re.search(r"-v\d+$|[A-Z/:]", choice):
+        return f"env={choice} is not known: for an environment by its id write env=gym env.id={choice}."
+    plain = choice.lower().replace("-", "_")
+    usual = plain if plain in options else CHOICES.get((group, plain))
+    near = f" (did you mean {usual}?)" if usual in options else nearest(choice, options)
+    return f"{group}={choice} is not known{near}: choose one of {', '.join(options)}."
+
+
+REMOVABLE = ("env.kwargs.", "env.wrappers.", "terms.", "torso.keys.")  # what is named by the user, not by conf/
+
+
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Refuse overrides that Hydra would answer with an error of its own. Errors: UsageError."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+    for argument in arguments:
+        if argument.startswith("-"):
+            continue
+        try:
+            (override,) = OverridesParser.create().parse_overrides([argument])
+        except (HydraException, ValueError):  # Hydra says what is wrong
+            continue
+        if override.key_or_group in ("run", "run.dir") and not isinstance(override.value(), (str, QuotedString)):
+            raise UsageError(f"{argument}: run.dir=PATH names the directory of the run.")
+        name, value = override.key_or_group.partition("@")[0].lstrip("/"), override.value()
+        if override.is_delete() and not name.startswith(REMOVABLE):
+            raise UsageError(f"{argument}: an option cannot be removed; where it may be none it is set to null.")
+        choices = value.list if isinstance(value, ChoiceSweep) else [value]
+        if name in groups and not all(isinstance(choice, (str, QuotedString)) for choice in choices):
+            known = ", ".join(sorted(path.stem for path in (CONF / name).glob("*.yaml")))
+            raise UsageError(f"{argument}: {name} is chosen by its name: choose one of {known}.")
+        if name in groups and argument.startswith("+"):
+            raise UsageError(f"{argument}: {name} is always there, without a plus: {argument.lstrip('+')}")
+
+
 def explain(error: BaseException) -> str:
     """One sentence for an error of configuration."""
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
@@ -60,9 +166,8 @@ def explain(error: BaseException) -> str:
         reason = " ".join(str(error.__cause__).split()).replace(".__init__()", "")
         return f"{part[1] + ': ' if part else ''}{reason.rstrip('.')}."
     if isinstance(error, MissingConfigException) and error.options:
-        group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        near, known = nearest(choice, [*error.options]), ", ".join(error.options)
-        return f"{group}={choice} is not known{near}: choose one of {known}."
+        group, _, choice = str(error.missing_cfg_file).partition("/")
+        return _unknown_choice(group, choice, [*error.options])
     text = str(error)
     unknown = re.search(
         r"Could not override '([^']+)'|Key '([^']+)' is not in struct|In '[^']+': Could not find '([^']+)'",
@@ -80,31 +185,110 @@ def explain(error: BaseException) -> str:
     return f"{said} (-m for a sweep over several values, quotes for one with a comma)" if "Ambiguous" in said else said
 
 
+def text(name: str, value: str) -> str:
+    """The value as it was typed: a run's directory may be called 001."""
+    return value
+
+
+def whole(least: int) -> Callable[[str, str], int]:
+    """Reads a whole number of at least `least`; 1e3 is one."""
+
+    def read(name: str, value: str) -> int:
+        try:
+            number = float(value.replace("_", "") if value.strip("_") == value else value)
+        except ValueError:
+            number = nan
+        if not number.is_integer() or number < least:
+            raise UsageError(f"{name} must be a whole number ≥ {least}, got {value!r}.")
+        return int(value) if value.isdecimal() else int(number)
+
+    return read
+
+
+def real(low: float, high: float) -> Callable[[str, str], float]:
+    """Reads a number between two others."""
+
+    def read(name: str, value: str) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = nan
+        if not low <= number <= high:
+            raise UsageError(f"{name} must be a number between {low:g} and {high:g}, got {value!r}.")
+        return number
+
+    return read
+
+
+def names(name: str, value: str) -> tuple[str, ...]:
+    """Reads [a,b] or a,b."""
+    return tuple(word.strip(" '\"") for word in value.strip("[] ").split(",") if word.strip(" '\""))
+
+
+def verb_options(
+    arguments: Sequence[str], usage: str, known: dict[str, Callable[[str, str], Any]], needed: str
+) -> dict[str, Any]:
+    """The options of a verb that takes no others, each read by its function; `needed` must be among them.
+
+    Errors: UsageError.
+    """
+    given = {}
+    for argument in arguments:
+        name, sign, value = argument.partition("=")
+        if not sign or name not in known:
+            raise UsageError(f"{name} is not an option{nearest(name, [*known])}; {usage}.")
+        given[name] = known[name](name, value)
+    if not given.get(needed):
+        raise UsageError(f"No {needed} was named; {usage}.")
+    return given
+
+
 def run_directory(option: str, value: str) -> Path:
     """The run's directory that an option names. Errors: UsageError where no run lies there."""
     directory = Path(value)
     if not (directory / "config.yaml").is_file():
         raise UsageError(f"{option}={value} is not a run's directory: it has no config.yaml.")
-    run_config(directory)
     return directory
 
 
 def run_config(directory: Path) -> DictConfig:
-    """The configuration that a run wrote in its directory. Errors: UsageError where it cannot be read."""
+    """The configuration that a run wrote in its directory, as data: before anything that it names is made, it must pass
+    `trust.check_parts`. Errors: UsageError where it cannot be read, or is more than options."""
     path = directory / "config.yaml"
     try:
-        cfg = OmegaConf.load(path)
+        text = path.read_text()
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):  # a few of them can fill the memory
+            raise YAMLError("it has aliases, which no run writes")
+        cfg = OmegaConf.create(text)
         if isinstance(cfg, DictConfig) and cfg:
+            check_stored(cfg, path)
             return cfg
         reason = "it holds no options"
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, RecursionError) as error:
         reason = " ".join(str(error).split())
     raise UsageError(f"{path} is damaged ({reason}): write there again what the run had, as in its TensorBoard text.")
 
 
+def opened_run(directory: Path, trust: Sequence[str] = ()) -> DictConfig:
+    """A run's configuration whose parts may be made: all of them are this package's or of modules in `trust`.
+
+    Errors: UsageError, also where it names other code.
+    """
+    cfg = run_config(directory)
+    check_parts(cfg, directory / "config.yaml", trust)
+    return cfg
+
+
+def say(message: str, stream: Any = None) -> None:
+    """Print a line; letters that the stream cannot write are replaced, instead of an error."""
+    stream = sys.stdout if stream is None else stream
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    print(message.encode(encoding, "replace").decode(encoding), file=stream, flush=True)
+
+
 def fail(message: str, code: int) -> NoReturn:
     """End here, with one sentence on stderr."""
-    print(f"error: {message}", file=sys.stderr)
+    say(f"error: {message}", sys.stderr)
     sys.exit(code)
 
 
@@ -115,6 +299,8 @@ def front_door(job: Callable[[], Any]) -> Any:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands errors on instead of printing them its own way
     try:
         return job()
+    except KeyboardInterrupt:
+        fail("Interrupted before anything was lost.", 130)
     except UsageError as error:
         fail(str(error), 2)
     except RunError as error:
@@ -125,12 +311,9 @@ def front_door(job: Callable[[], Any]) -> Any:
             fail(str(cause), 2)
         fail(explain(error), 2)
     except PermissionError as error:
-        fail(
-            f"{error.filename} cannot be written ({error.strerror}): choose another place with run.dir=PATH.",
-            2,
-        )
+        fail(f"{_file(error)} cannot be written ({error.strerror}): choose another place with run.dir=PATH.", 2)
     except (NotADirectoryError, FileExistsError, FileNotFoundError) as error:
-        fail(f"{error.filename} is no directory and cannot be made: choose another place with run.dir=PATH.", 2)
+        fail(f"{_file(error)} is no directory and cannot be made: choose another place with run.dir=PATH.", 2)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):  # as torch's own is
             raise
@@ -138,4 +321,8 @@ def front_door(job: Callable[[], Any]) -> Any:
     except BrokenPipeError:  # as of --help | head
         os._exit(0)
     except OSError as error:
-        fail(f"{error.filename or 'the system'}: {error.strerror or error}.", 1)
+        fail(f"{_file(error)}: {error.strerror or error}.", 1)
+
+
+def _file(error: OSError) -> str:
+    return os.fsdecode(error.filename) if error.filename else "the system"

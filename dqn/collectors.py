@@ -48,7 +48,7 @@ def elsewhere(plain: Any, stage: Callable[[], Stage]) -> Collector:
     torch.set_num_threads(cfg.execution.threads)
     torch.manual_seed(stream(cfg.seed, "acting"))
     envs = cast(GymEnvs, parts.environments(cfg))
-    network = parts.network(cfg, envs.spec)
+    network = parts.first_network(cfg, envs.spec)
     actor = parts.actor(cfg, network, cpu, envs.num_envs)
     network.draw_from(actor.generator)
     return _local(envs, actor, parts.engine(cfg, cpu, parts.times(cfg), 1), stage)

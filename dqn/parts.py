@@ -1,19 +1,21 @@
 """The configuration's parts, one at a time: worlds, network, clock, learner, memory, evaluation."""
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from dqn.acting.actor import Actor
-from dqn.acting.exploration import EpsilonGreedy
 from dqn.automatic import is_automatic
+from dqn.cli import explain
 from dqn.envs.alone import Alone
 from dqn.envs.gym import GymEnvs
 from dqn.envs.making import make
@@ -27,20 +29,22 @@ from dqn.networks.qnetwork import QNetwork
 from dqn.networks.records import inner
 from dqn.offline import recorded
 from dqn.ops.clock import Times
-from dqn.ops.schedules import Constant
 from dqn.replay.dataset import behind, count
 from dqn.replay.frames import frame
 from dqn.replay.memory import Memory
 from dqn.replay.ring import Ring
-from dqn.tracking.evaluation import known_values, play
+from dqn.tracking.checkpoint import Checkpoints, part
 from dqn.tracking.seeding import generator, stream
-from dqn.types import Spec, UsageError
+from dqn.types import RunError, Spec, UsageError
+
+log = logging.getLogger("dqn")
 
 
 def wrappers_of(cfg: DictConfig) -> dict[str, Any]:
     """The configured wrappers by name, each waiting for its environment."""
     named = (cfg.env.get("wrappers") or {}).items()
-    return {name: instantiate(node, _partial_=True) for name, node in named if node is not None}
+    with making("env.wrappers"):
+        return {name: instantiate(node, _partial_=True) for name, node in named if node is not None}
 
 
 def environments(cfg: DictConfig, device: torch.device | str = "cpu", **changes: Any) -> GymEnvs | TensorEnvs:
@@ -52,10 +56,9 @@ def environments(cfg: DictConfig, device: torch.device | str = "cpu", **changes:
         if wrappers:
             raise UsageError(f"Tensor worlds take no wrappers: set env.wrappers.{next(iter(wrappers))}=null.")
         options = {**cfg.env, **changes}
-        limits = [n for n in (options["max_episode_steps"], options.get("step_cap")) if n is not None]
-        world = instantiate(cfg.env.world)
-        limits += [world.limit] if options["max_episode_steps"] is None and world.limit else []
-        return TensorEnvs(world, options["num_envs"], device, min(limits, default=None))
+        with making("env.world"):
+            world = instantiate(cfg.env.world)
+        return TensorEnvs(world, options["num_envs"], device, options["max_episode_steps"])
     if OmegaConf.is_missing(cfg.env, "id"):
         raise UsageError("env.id has no value: name a Gymnasium environment with env.id=NAME.")
     options: dict[str, Any] = {**OmegaConf.to_container(cfg.env, resolve=True), **changes, "wrappers": wrappers}  # type: ignore[dict-item]
@@ -66,11 +69,10 @@ def environments(cfg: DictConfig, device: torch.device | str = "cpu", **changes:
     return Alone(envs.envs, "none" if envs.silent else "auto", max_actions=envs.max_actions)
 
 
-def evaluation_environments(cfg: DictConfig, episodes: int) -> GymEnvs | TensorEnvs:
-    """Environments of their own for an evaluation, in this process, each episode bounded by the cap."""
+def evaluation_environments(cfg: DictConfig, count: int) -> GymEnvs | TensorEnvs:
+    """So many environments for evaluations alone, in this process."""
     way = "vector_entry_point" if cfg.env.get("vectorization") == "vector_entry_point" else "sync"
-    count = min(episodes, cfg.tracking.evaluate_envs)
-    return environments(cfg, num_envs=count, vectorization=way, step_cap=cfg.tracking.evaluate_cap)
+    return environments(cfg, num_envs=count, vectorization=way)
 
 
 def function(node: DictConfig) -> Any:
@@ -81,12 +83,29 @@ def function(node: DictConfig) -> Any:
 
 
 @contextmanager
-def _named(part: str) -> Iterator[None]:
-    """A word where a number belongs is known only to the part that meets it."""
+def making(name: str) -> Iterator[None]:
+    """What goes wrong while a part is made of its options is the options' fault: a sentence that names the part.
+
+    Errors: UsageError.
+    """
     try:
         yield
-    except TypeError as error:
-        raise UsageError(f"An option of {part} has the wrong type ({error}): look at {part}.* and tuned.*.") from error
+    except (UsageError, RunError, MemoryError):
+        raise
+    except InstantiationException as error:
+        if isinstance(error.__cause__, (UsageError, RunError)):
+            raise error.__cause__ from error
+        raise UsageError(explain(error)) from error
+    except (ValueError, NotImplementedError) as error:
+        raise UsageError(f"{' '.join(str(error).split()).rstrip('.')}.") from error
+    except Exception as error:
+        if "memory" in str(error):
+            raise
+        log.debug("What was raised", exc_info=True)
+        said = " ".join(str(error).split())[:160]
+        raise UsageError(
+            f"{name} cannot be made with these options ({type(error).__name__}: {said}): look at {name}.* and tuned.*."
+        ) from error
 
 
 def torso(node: DictConfig, spec: Spec) -> Any:
@@ -100,17 +119,38 @@ def network(cfg: DictConfig, spec: Spec) -> QNetwork:
     """A Q-network on the CPU with parameters drawn from the run's own stream."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream(cfg.seed, "parameters"))
-        with _named("normalizer"):
+        with making("normalizer"):
             normalizer = instantiate(cfg.normalizer)(inner(spec))
-        with _named("torso"):
+        with making("torso"):
             seen = torso(cfg.torso, inner(spec))
-        with _named("core"):
+        with making("core"):
             core = instantiate(cfg.core)(seen.features)
         features = seen.features if core is None else core.features
-        with _named("head"):
+        with making("head"):
             head = instantiate(cfg.head)(features, spec.num_actions)
         made = QNetwork(seen, head, core, spec.parts, set_precision(cfg.execution.precision), normalizer)
     return made.to(memory_format=torch.channels_last) if cfg.execution.channels_last else made  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+def first_network(cfg: DictConfig, spec: Spec) -> QNetwork:
+    """The network that a run begins with: a new one, or with the weights of another run (`init_from`).
+
+    Errors: UsageError where that run's network is another one.
+    """
+    made = network(cfg, spec)
+    if cfg.init_from is None or cfg.resume is not None:
+        return made
+    own = made.state_dict()
+    weights = part(Checkpoints(Path(cfg.init_from) / "checkpoints").load(weights_only=True).tensors, "learner/online/")
+    for name in [*own, *weights]:
+        here, there = (tuple(state[name].shape) if name in state else "nothing" for state in (own, weights))
+        if here != there:
+            raise UsageError(
+                f"init_from={cfg.init_from} has a network of its own: {name} is {there} there and {here} here; choose "
+                "the same torso, core, layer, output and head, and an environment with the same spaces."
+            )
+    made.load_state_dict(weights)
+    return made
 
 
 def times(cfg: DictConfig) -> Times:
@@ -124,10 +164,19 @@ def learner(cfg: DictConfig, online: QNetwork, device: torch.device) -> Learner:
     taken = (cfg.passes.epochs, cfg.passes.minibatches)
     passes = Passes(*taken, generator(cfg.seed, "minibatches", device)) if taken != (1, 1) else None
     noise = generator(cfg.seed, "noise", device), generator(cfg.seed, "target noise", device)
-    terms = [*map(instantiate, cfg.terms.values())]
-    objective = Objective(function(cfg.backup), instantiate(cfg.transform), cfg.lambda_, terms)
-    optimizer, lr = instantiate(cfg.optimizer), instantiate(cfg.lr_schedule)
-    with _named("optimizer"):
+    terms = []
+    for name, node in cfg.terms.items():
+        with making(f"terms.{name}"):
+            terms.append(instantiate(node))
+    with making("backup"):
+        backup = function(cfg.backup)
+    with making("transform"):
+        transform = instantiate(cfg.transform)
+    with making("lr_schedule"):
+        lr = instantiate(cfg.lr_schedule)
+        lr(0)
+    with making("optimizer"):
+        optimizer, objective = instantiate(cfg.optimizer), Objective(backup, transform, cfg.lambda_, terms)
         return Learner(online, objective, optimizer, cfg.target.polyak, cfg.max_grad_norm, lr, passes, noise)
 
 
@@ -144,7 +193,13 @@ def memory(
     file = directory / "replay.obs" if replay.get("device") == "memmap" else None
     stride = replay.stride if sequence else None
     shape = (capacity, columns, window, device, stride, state_size)
-    ring = Ring(kept, *shape, file, stack, padding)
+    try:
+        ring = Ring(kept, *shape, file, stack, padding)
+    except (MemoryError, RuntimeError) as error:
+        size = Ring.bytes_for(kept, capacity, columns, window, state_size, stride, stack) / 2**30
+        raise UsageError(
+            f"There is no memory for {capacity:,} transitions ({size:.2f} GiB): set a smaller replay.capacity."
+        ) from error
     for block in [*blocks, *([behind(kept, window)] if blocks else [])]:
         ring.extend(block)
     return Memory(
@@ -155,39 +210,19 @@ def memory(
 
 def actor(cfg: DictConfig, network: QNetwork, device: torch.device, num_envs: int) -> Actor:
     """What acts while a run learns, with luck of its own."""
-    return Actor(network, instantiate(cfg.exploration), device, generator(cfg.seed, "exploration", device), num_envs)
+    with making("exploration"):
+        exploration = instantiate(cfg.exploration)
+        exploration.rate(0)
+    return Actor(network, exploration, device, generator(cfg.seed, "exploration", device), num_envs)
 
 
 def engine(cfg: DictConfig, device: torch.device, clock: Times, steps: int) -> Any:
     """What runs the steps of a device; an update takes `steps` gradient steps."""
-    return instantiate(cfg.execution.engine)(device, clock.updates_due(0, clock.steps) * steps)
+    with making("execution.engine"):
+        return instantiate(cfg.execution.engine)(device, clock.updates_due(0, clock.steps) * steps)
 
 
-class Evaluator:
-    """Evaluates a network with the run's settings; the same start states every time."""
-
-    def __init__(self, cfg: DictConfig, network: QNetwork, device: torch.device, envs: GymEnvs | TensorEnvs):
-        self.cfg, self.network, self.device = cfg, network, device
-        self.optimal = envs.optimal_q(cfg.gamma) if inner(envs.spec).states else None  # Q* of states that are seen
-
-    def __call__(
-        self, episodes: int | None = None, epsilon: float | None = None, seed: int | None = None,
-        stop: Callable[[], bool] = bool,
-    ) -> dict[str, Any]:  # fmt: skip
-        cfg = self.cfg
-        episodes = cast(int, cfg.tracking.evaluate_episodes if episodes is None else episodes)
-        epsilon = cast(float, cfg.tracking.evaluate_epsilon if epsilon is None else epsilon)
-        seed = cast(int, cfg.seed if seed is None else seed)
-        coins = generator(seed, "evaluation", self.device)
-        envs = evaluation_environments(cfg, episodes)
-        actor = Actor(self.network, EpsilonGreedy(Constant(epsilon)), self.device, coins, envs.num_envs)
-        self.network.eval()  # mean weights and fixed fractions: nothing is drawn
-        try:
-            result = play(actor, envs, episodes, stream(seed, "evaluation"), cfg.tracking.evaluate_cap, stop)
-            if self.optimal is not None:
-                h = instantiate(cfg.transform)
-                result["known_q"] = known_values(self.network, self.optimal, self.device, cfg.gamma, h)
-        finally:
-            self.network.train()
-            envs.close()
-        return {**result, "epsilon": epsilon}
+def sampler(cfg: DictConfig) -> Any:
+    """What draws from the replay memory."""
+    with making("replay.sampler"):
+        return instantiate(cfg.replay.sampler)

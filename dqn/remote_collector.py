@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, multiprocessing
 
-from dqn.envs.single import deaf
 from dqn.execution.line import Line, Numbers, line
 from dqn.execution.vectors import flat, numbers_of, views
 from dqn.ops.clock import Times, crossed
+from dqn.processes import end_with_parent, ignore_signals
 from dqn.tracking.checkpoint import pack, part, unpack
 from dqn.types import Rows, RunError, UsageError
 
@@ -50,7 +50,7 @@ class RemoteCollector:
         context = multiprocessing.get_context("spawn")  # a forked child of a threaded torch may hang
         self.line, theirs = line(context)
         self.process = context.Process(target=serve, args=(theirs, make, stage, self.boxes, memory), daemon=True)
-        with deaf():
+        with ignore_signals():
             self.process.start()
         theirs.pipe.close()
         atexit.register(self._end)  # or an interpreter that ends without `close` would wait for it for ever
@@ -188,6 +188,7 @@ def serve(
     line: Line, make: Callable[[], Any], stage: Callable[..., Any], boxes: list[Tensor], memory: list[Tensor]
 ) -> None:  # fmt: skip
     """The other process, until nobody asks any more."""
+    end_with_parent()
     server, shared, alive = None, iter(memory), multiprocessing.parent_process().is_alive  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]  # it has one
 
     def zeros(shape: Sequence[int], dtype: Any) -> np.ndarray:

@@ -1,125 +1,208 @@
 """Compare finished runs: python -m dqn.report RUN [RUN …] prints a table, the best first."""
 
 import json
+import shutil
 import sys
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf, isfinite
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
-from hydra.core.utils import JobReturn, JobStatus
-from hydra.experimental.callback import Callback
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from dqn.cli import front_door, plain_options, run_config, say
+from dqn.errors import UsageError
 
-from dqn.cli import explain, option_names, run_config
+USAGE = "usage: python -m dqn.report RUN [RUN …]"
+FIRST = ("algorithm", "env")  # what a table names before anything else
 
 
-def rows(directories: list[Path]) -> list[tuple[Path, dict[str, Any], dict[str, Any]]]:
-    """(directory, options, result) of each finished run among `directories`."""
-    found = []
+@dataclass
+class Finished:
+    """A run that has a result."""
+
+    directory: Path
+    options: dict[str, str]
+    mean: float
+    std: float
+    seconds: float
+    known: tuple[float, float] | None  # max and mean |Q − Q*|, where Q* is known
+
+
+def read(directory: Path) -> Finished:
+    """The run in a directory. Errors: UsageError where it has no result, or one that is damaged."""
+    path = directory / "result.json"
+    if not path.is_file():
+        raise UsageError(f"no finished run lies in {directory}")
+    cfg = run_config(directory)
+    try:
+        result = json.loads(path.read_text())
+        evaluation = result["evaluation"] or {"mean": result["training"]["return"], "std": 0.0}
+        known = evaluation.get("known_q")
+        chosen = {"algorithm": result.get("algorithm"), "env": result.get("env")}
+        options = {**chosen, **plain_options(cfg)}
+        return Finished(
+            directory,
+            {name: str(value) for name, value in options.items()},
+            _number(evaluation["mean"]),
+            _number(evaluation["std"]),
+            _number(result["seconds"]),
+            None if known is None else (_number(known["max_error"]), _number(known["mean_error"])),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UsageError(f"{path} is damaged ({type(error).__name__}: {' '.join(str(error).split())[:80]})") from error
+
+
+def _number(value: Any) -> float:
+    if value is None:
+        return float("nan")
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{str(value)[:40]!r} is no number")
+    return float(value)
+
+
+def columns(runs: Sequence[Finished]) -> list[str]:
+    """The options in which runs differ; of those that say the same of every run the shortest name, and nothing of a
+    part where the part itself differs."""
+    names = sorted({name for run in runs for name in run.options}, key=lambda name: (name not in FIRST, len(name)))
+    values = {name: tuple(run.options.get(name, "") for run in runs) for name in names}
+    told: dict[tuple[str, ...], str] = {}
+    for name in names:
+        parents = [name[:end] for end in range(len(name)) if name[end] == "."]
+        if len({*values[name]}) > 1 and not any(len({*values.get(parent, "-")}) > 1 for parent in parents):
+            told.setdefault(values[name], name)
+    return sorted(told.values(), key=lambda name: (name not in FIRST, "." in name, name))
+
+
+def table(directories: Sequence[Path]) -> str:
+    """The runs as lines, sorted by |Q − Q*| where Q* is known, else by the mean return of their evaluation.
+
+    There is a column for every option in which the runs differ, as far as a line of the terminal reaches. Where runs
+    differ in their seeds, a second table sums them up. Directories without a result are passed over.
+    """
+    runs = []
     for directory in directories:
         if (directory / "result.json").is_file():
-            cfg = run_config(directory)
-            options = {
-                n: _short(OmegaConf.select(cfg, n, throw_on_missing=False))
-                for n in option_names(cfg)
-                if n.split(".")[0] != "run"
-            }
-            found.append((directory, options, json.loads((directory / "result.json").read_text())))
-    return found
-
-
-def _short(value: Any) -> str:
-    """An option's value in a cell: of a part its name, of other sections nothing."""
-    return str(value.get("_target_", "")).rpartition(".")[2] if isinstance(value, DictConfig) else str(value)
-
-
-def _columns(runs: list[tuple[Path, dict[str, Any], dict[str, Any]]]) -> list[str]:
-    """The options in which runs differ; of those that say the same of every run the shortest name."""
-    told: dict[tuple[str, ...], str] = {}
-    for name in sorted({n for _, options, _ in runs for n in options}, key=len):
-        values = tuple(options.get(name, "") for _, options, _ in runs)
-        if len({*values}) > 1:
-            told.setdefault(values, name)
-    return sorted(told.values())
-
-
-def table(directories: list[Path]) -> str:
-    """The runs as lines, sorted by |Q − Q*| where Q* is known, else by the evaluation's mean return.
-
-    A column for every option in which the runs differ; where seeds differ, a second table of their means.
-    """
-    runs = rows(directories)
+            runs.append(read(directory))
     if not runs:
         return "No finished run (a directory with a result.json) was found."
-    names = _columns(runs)
-    known = all("known_q" in result["evaluation"] for *_, result in runs)
+    known = all(run.known is not None for run in runs)
+    runs.sort(key=lambda run: _rank(run.known[0] if known and run.known else -run.mean))
+    names = columns(runs)
+    heads = [*(("max |Q−Q*|", "mean |Q−Q*|") if known else ()), "return", "±", "seconds", "run"]
+    numbers = [
+        [
+            *(f"{error:.4g}" for error in (run.known if known and run.known else ())),
+            f"{run.mean:.4g}",
+            f"{run.std:.4g}",
+            f"{run.seconds:.1f}",
+            run.directory.name,
+        ]
+        for run in runs
+    ]
+    shown, left_out = _fitting(names, runs, [heads, *numbers])
+    lines = [
+        [*shown, *heads],
+        *([*(run.options.get(n, "") for n in shown), *n_] for run, n_ in zip(runs, numbers, strict=True)),
+    ]
+    said = [_aligned(lines)]
+    if left_out:
+        said.append(textwrap.fill(f"They differ in {', '.join(left_out)}, too.", _width()))
+    if "seed" in names:
+        said.append(_over_seeds(runs, [name for name in names if name != "seed"], shown))
+    return "\n\n".join(said)
 
-    def rank(run: tuple[Path, dict, dict]) -> float:
-        evaluation = run[2]["evaluation"]
-        return evaluation["known_q"]["max_error"] if known else -evaluation["mean"]
 
-    head = [*names, *(("max |Q−Q*|", "mean |Q−Q*|") if known else ()), "return", "±", "seconds", "run"]
-    lines = [head]
-    for directory, options, result in sorted(runs, key=rank):
-        evaluation = result["evaluation"]
-        errors = (evaluation["known_q"]["max_error"], evaluation["known_q"]["mean_error"]) if known else ()
-        numbers = [f"{x:.4g}" for x in (*errors, evaluation["mean"], evaluation["std"])]
-        lines.append([*(options.get(n, "") for n in names), *numbers, f"{result['seconds']:.1f}", directory.name])
-    if "seed" not in names:
-        return _aligned(lines)
-    others = [n for n in names if n != "seed"]
-    groups: dict[tuple[str, ...], list[float]] = {}
-    for _, options, result in runs:
-        groups.setdefault(tuple(options.get(n, "") for n in others), []).append(result["evaluation"]["mean"])
-    means = sorted(
-        ((fmean(scores), pstdev(scores), len(scores), group) for group, scores in groups.items()), reverse=True
-    )
-    over = [[*group, str(count), f"{mean:.4g}", f"{spread:.4g}"] for mean, spread, count, group in means]
-    return f"{_aligned(lines)}\n\n{_aligned([[*others, 'seeds', 'mean return', '±'], *over])}"
+def _rank(value: float) -> float:
+    return value if isfinite(value) else inf
 
 
-def _aligned(lines: list[list[str]]) -> str:
+def _over_seeds(runs: Sequence[Finished], names: Sequence[str], shown: Sequence[str]) -> str:
+    """A line for each configuration: mean and standard deviation over its runs, and their interquartile mean with its
+    95 % bootstrap interval (Agarwal et al., 2021)."""
+    groups: dict[tuple[str, ...], list[Finished]] = {}
+    for run in runs:
+        groups.setdefault(tuple(run.options.get(name, "") for name in names), []).append(run)
+    head = [name for name in shown if name != "seed"]
+    lines = [[*head, "runs", "mean return", "±", "IQM", "95 % interval"]]
+    for group in sorted(groups.values(), key=lambda group: -fmean(run.mean for run in group)):
+        scores = [run.mean for run in group]
+        middle, low, high = interval(scores)
+        ends = f"{low:.4g} to {high:.4g}" if len(scores) > 1 else "-"
+        lines.append(
+            [
+                *(group[0].options.get(name, "") for name in head),
+                str(len(scores)),
+                f"{fmean(scores):.4g}",
+                f"{pstdev(scores):.4g}",
+                f"{middle:.4g}",
+                ends,
+            ]
+        )
+    return _aligned(lines)
+
+
+def interval(scores: Sequence[float]) -> tuple[float, float, float]:
+    """The interquartile mean of some scores with the ends of its 95 % bootstrap interval; of equal ones, that score."""
+    from scipy import stats  # half a second of import
+
+    middle = float(stats.trim_mean(scores, 0.25))
+    if len({*scores}) < 2 or not all(map(isfinite, scores)):
+        return middle, middle, middle
+    found = stats.bootstrap(
+        (scores,), lambda x, axis: stats.trim_mean(x, 0.25, axis=axis), rng=0, method="percentile"
+    ).confidence_interval
+    return middle, float(found.low), float(found.high)
+
+
+def _fitting(
+    names: Sequence[str], runs: Sequence[Finished], others: Sequence[Sequence[str]]
+) -> tuple[list[str], list[str]]:
+    """The names whose columns fit into a line of the terminal beside the `others`, and those that do not."""
+    room = _width() - sum(max(map(len, column)) + 2 for column in zip(*others, strict=True))
+    shown: list[str] = []
+    for name in names:
+        width = max(len(name), *(len(run.options.get(name, "")) for run in runs)) + 2
+        if width <= room:
+            shown.append(name)
+            room -= width
+    return shown, [name for name in names if name not in shown]
+
+
+def _width() -> int:
+    """Of the terminal, in letters."""
+    return max(100, shutil.get_terminal_size((160, 24)).columns)
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in lines)
 
 
-class SweepTable(Callback):
-    """Ends a Hydra multirun with the table of its jobs. One that fails leaves `error.txt` in its directory and does not
-    stop the others; the sweep then ends with exit code 1."""
-
-    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        directory = Path(str(job_return.hydra_cfg.hydra.runtime.output_dir))  # pyright: ignore[reportOptionalMemberAccess]
-        if config.hydra.mode is not RunMode.MULTIRUN:
-            return
-        (directory / "error.txt").unlink(missing_ok=True)
-        if job_return.status is JobStatus.FAILED:
-            error = job_return._return_value
-            directory.mkdir(parents=True, exist_ok=True)
-            (directory / "error.txt").write_text(explain(error) if isinstance(error, BaseException) else str(error))
-            job_return.status, job_return.return_value = JobStatus.COMPLETED, float("nan")
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        directory = Path(config.hydra.sweep.dir)
-        print(f"\n{table(sorted(directory.iterdir()))}\nRuns are in {directory.resolve()}")
-        print(f"  curves:  tensorboard --logdir {directory}")
-        failed = sorted(directory.glob("*/error.txt"))
-        for path in failed:
-            print(f"error: job {path.parent.name}: {path.read_text()}", file=sys.stderr)
-        if failed:
-            sys.exit(1)
+def report() -> None:
+    """The verb: the table, then what is wrong with directories that are not in it (exit code 1)."""
+    arguments = sys.argv[1:]
+    if {"-h", "--help"} & {*arguments}:
+        say(f"{USAGE}\n\nA table of finished runs, the best first, with a column for what they differ in.")
+        return
+    if not arguments:
+        raise UsageError(f"No run was named; {USAGE}.")
+    whole, wrong = [], []
+    for directory in map(Path, arguments):
+        try:
+            read(directory)
+            whole.append(directory)
+        except UsageError as error:
+            wrong.append(str(error).rstrip("."))
+    say(table(whole))
+    if wrong:
+        say(f"error: {'; '.join(wrong)}.", sys.stderr)
+        sys.exit(1)
 
 
 def main() -> None:
-    if len(sys.argv) < 2 or {"-h", "--help"} & {*sys.argv}:
-        print("usage: python -m dqn.report RUN [RUN …]", file=sys.stderr)
-        sys.exit(2)
-    directories = [Path(argument) for argument in sys.argv[1:]]
-    print(table(directories))
-    missing = [str(directory) for directory in directories if not (directory / "result.json").is_file()]
-    if missing:
-        print(f"error: no finished run lies in {', '.join(missing)}.", file=sys.stderr)
-        sys.exit(1)
+    front_door(report)
 
 
 if __name__ == "__main__":

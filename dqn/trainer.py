@@ -19,7 +19,7 @@ from dqn.tracking.logger import Logger, Progress
 from dqn.tracking.meter import Meter
 from dqn.tracking.seeding import stream
 from dqn.tracking.watch import Watch
-from dqn.types import Rows, RunError
+from dqn.types import Rows, RunError, UsageError
 
 log = logging.getLogger("dqn")
 COUNTERS = ("env_steps", "updates", "points", "evaluated")  # kept in a checkpoint
@@ -29,9 +29,10 @@ COUNTERS = ("env_steps", "updates", "points", "evaluated")  # kept in a checkpoi
 class Trainer:
     """One run. Parts come wired from `build`; the trainer says only when each acts.
 
-    `evaluate()` gives the numbers of one evaluation and changes nothing here. Every multiple of `checkpoint_every`
-    (and when the collector says it is due) is a synchronisation point: environments are re-seeded from (seed, number
-    of the point) and reset, the running episodes are cut by a truncation. A checkpoint at any other moment (an
+    `evaluate` (evaluator.Evaluator) gives the numbers of one evaluation and changes nothing here. Every multiple of
+    `checkpoint_every` (and when the collector says it is due) is a synchronisation point: environments are re-seeded
+    from (seed, number of the point) and reset, the running episodes are cut by a truncation. A checkpoint at any other
+    moment (an
     interruption, the end) also holds the actions since the last point, which replayed bring the environments back; so
     every resume is exact.
     """
@@ -41,7 +42,7 @@ class Trainer:
     memory: Any
     learner: Any
     update: Callable[[], tuple[Tensor, tuple[Any, ...]]]  # sample and learn once, captured: STATS and what was drawn
-    evaluate: Callable[..., dict[str, Any]]
+    evaluate: Any
     times: Times
     seed: int
     gamma: float
@@ -49,8 +50,9 @@ class Trainer:
     logger: Logger
 
     def __post_init__(self) -> None:
-        self.env_steps = self.updates = self.points = self.evaluated = 0
-        self.ready = self.stop = False
+        self.env_steps = self.updates = self.points = 0
+        self.evaluated = -1
+        self.ready = self.stop = self.unevaluated = False
         self.watch = Watch(self.learner, self.gamma)
         self.saved_at, self.drawn = -1, ()
         recorded = float(self.memory.ring.reward.nan_to_num().abs().max())
@@ -66,10 +68,10 @@ class Trainer:
         """From where the run stands to `times.steps`, or until `stop` is set; ends with a checkpoint."""
         times = self.times
         self.meter.begin(self.env_steps, self.updates)
-        if not self.points:
-            self.synchronise()
         with closing(Progress(times.steps, self.env_steps)) as progress:
-            self.evaluate_when_due()  # what a signal interrupted
+            self.evaluate_when_due()  # the first, or one that a signal interrupted
+            if not self.points:
+                self.synchronise()
             while self.env_steps < times.steps and not self.stop:
                 before = self.env_steps
                 self.env_steps = self.collector.collect(before, times, self.store, self.meter.seconds)
@@ -85,7 +87,7 @@ class Trainer:
                     self.synchronise()
                 if due:
                     self.checkpoint()
-                progress.update(self.env_steps, self.meter.recent)
+                progress.update(self.env_steps, self.meter.last_returns)
         self.checkpoint()
 
     @property
@@ -137,20 +139,58 @@ class Trainer:
         )
 
     def evaluate_when_due(self) -> None:
-        """At every multiple of `evaluate_every`, unless it was done; the last step's is the verb's."""
-        if crossed(self.evaluated, self.env_steps, self.times.evaluate_every) and self.env_steps < self.times.steps:
-            self.write_evaluation()
+        """Before the first step and at every multiple of `evaluate_every`, unless it was done; the last step's is the
+        closing evaluation."""
+        every, now = self.times.evaluate_every, self.env_steps
+        due = crossed(self.evaluated, now, every) > 0 or (self.evaluated < 0 and every > 0)
+        if due and now < self.times.steps:
+            evaluation = self.write_evaluation()
+            if evaluation is not None and not self.stop:
+                log.info(
+                    "%s steps, evaluation of %d episodes: %.1f ± %.1f",
+                    f"{now:,}", evaluation["episodes"], evaluation["mean"], evaluation["std"],
+                )  # fmt: skip
+            if self.evaluate.training is not None and self.points and not self.stop:
+                self.synchronise()  # the evaluation played in the environments of training
         if not self.stop:
-            self.evaluated = self.env_steps
+            self.evaluated = now
 
-    def write_evaluation(self, episodes: int | None = None) -> dict[str, Any]:
-        """Evaluate (over the usual number of episodes unless told) and log it; the whole result is returned."""
+    def write_evaluation(self) -> dict[str, Any] | None:
+        """Evaluate over the usual number of episodes and log it; None where there is no environment to play in."""
         with self.meter.timed("evaluate"):
-            result = self.evaluate(episodes, stop=lambda: self.stop)
-        if not self.stop:  # it is whole
+            try:
+                return self.log_evaluation(self.evaluate(stop=lambda: self.stop, longest=self.meter.longest()))
+            except UsageError as error:
+                self.no_evaluation(error)
+                return None
+
+    def log_evaluation(self, result: dict[str, Any], logged: bool = True) -> dict[str, Any]:
+        if logged and not self.stop:  # it is whole
             known = {f"qstar/{k}": v for k, v in result.get("known_q", {}).items() if k.endswith("_error")}
-            self.logger.scalars({"evaluation/return": result["mean"], **known}, self.env_steps)
+            numbers = {"return": result["mean"], "std": result["std"], "length": float(np.mean(result["lengths"]))}
+            self.logger.scalars({**{f"evaluation/{k}": v for k, v in numbers.items()}, **known}, self.env_steps)
         return result
+
+    def no_evaluation(self, error: UsageError) -> None:
+        """Training goes on without evaluations where no second environment can be made; said once."""
+        if not self.unevaluated:
+            self.unevaluated = True
+            log.warning(
+                "There are no evaluations during training, because no environment can be made beside those that play: "
+                "%s Set tracking.evaluate_in=training, or tracking.evaluate_every=0.",
+                error,
+            )
+
+    def close_evaluation(self, episodes: int, logged: bool) -> dict[str, Any]:
+        """The closing evaluation. The environments of training are closed first, unless it plays in them: of some
+        simulators only one can run. Errors: UsageError where there is no environment to play in."""
+        if self.evaluate.training is None:
+            self.collector.close()
+        log.info("Evaluating %d episodes …", episodes)
+        with self.meter.timed("evaluate"):
+            return self.log_evaluation(
+                self.evaluate(episodes, stop=lambda: self.stop, longest=self.meter.longest()), logged
+            )
 
     def write_log(self) -> None:
         """The only place where the numbers of the learner are read."""
@@ -192,6 +232,8 @@ class Trainer:
         with self.meter.timed("checkpoint"):
             counters = {name: getattr(self, name) for name in COUNTERS} | self.meter.spent()
             ring = self.memory.ring
+            if not self.checkpoints.complete():
+                self.saved_rows = torch.zeros_like(ring.written)
             rows = ring.rows_since(self.saved_rows)
             self.checkpoints.save(self.env_steps, pack(self.parts), rows, ring.written, ring.rows, counters)
             self.saved_rows, self.saved_at = ring.written.clone(), self.env_steps

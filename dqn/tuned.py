@@ -51,3 +51,6 @@ def directory_word(env: Any, chosen: str) -> str:
     """What a run's directory is called after its environment: the id, or the group where there is none."""
     id = "" if "id" not in env or OmegaConf.is_missing(env, "id") else str(env.id)
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in id) or chosen
+
+
+OmegaConf.register_new_resolver("directory_word", directory_word, replace=True)

@@ -11,17 +11,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from dqn.errors import RunError, UsageError  # noqa: F401
+
 OBSERVATION, MASK = "observation", "action_mask"  # parts of a record: what is no Dict, and the legal actions
 TOLD = "told"  # in the info of a step that ends an episode: the values that tracking.info names
 ILLEGAL = -1e30  # q of an action that may not be taken: never a maximum, no weight in a softmax, and finite: 0 · q = 0
-
-
-class UsageError(Exception):
-    """Bad input by the user: the message is one sentence that says what to change. Exit code 2."""
-
-
-class RunError(Exception):
-    """A run cannot go on, though its input was good: the message says what happened and where. Exit code 1."""
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from conftest import world
+from conftest import configure, world
 
 import dqn
+from dqn.again import stored_text
 from dqn.tracking.seeding import stream
 from dqn.types import UsageError
 
@@ -40,7 +41,7 @@ def test_an_agent_acts_as_the_evaluation_does(wired, overrides):
     run = wired(*overrides, "steps=400", "learning_starts=100", "torso.hidden=[16]", "env.num_envs=2")
     run.trainer.run()
     (run.trainer.directory / "config.yaml").write_text(saved(overrides))
-    agent = dqn.load(str(run.trainer.directory))
+    agent = dqn.load(str(run.trainer.directory), trust=["worlds"])
     for name, parameter in agent.network.state_dict().items():
         assert np.array_equal(parameter, run.trainer.learner.online.state_dict()[name])
     env = agent.make()
@@ -54,10 +55,7 @@ def test_an_agent_acts_as_the_evaluation_does(wired, overrides):
 
 
 def saved(overrides):
-    from conftest import configure
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_yaml(configure(*overrides, "torso.hidden=[16]", "env.num_envs=2"))
+    return stored_text(configure(*overrides, "torso.hidden=[16]", "env.num_envs=2"))
 
 
 def test_an_agent_of_a_tensor_world_sees_what_it_shows(wired):
@@ -65,7 +63,7 @@ def test_an_agent_of_a_tensor_world_sees_what_it_shows(wired):
     run = wired(*overrides, "steps=100", "learning_starts=50", "torso.hidden=[16]")
     run.trainer.run()
     (run.trainer.directory / "config.yaml").write_text(saved(overrides))
-    agent = dqn.load(str(run.trainer.directory))
+    agent = dqn.load(str(run.trainer.directory), trust=["worlds"])
     obs = run.trainer.collector.obs[0].numpy()
     assert agent.act(obs) == agent.q(obs).argmax()
     with pytest.raises(UsageError, match="no single Gymnasium environment"):

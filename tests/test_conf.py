@@ -1,5 +1,7 @@
 """Every YAML builds; what cannot be meant is refused in one sentence, exit code not 0, nothing lost."""
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,9 +9,11 @@ from pathlib import Path
 import pytest
 from conftest import configure, world
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf, open_dict
+from omegaconf import open_dict
 
+import dqn
 from dqn import build, evaluate, train
+from dqn.again import stored_text
 from dqn.cli import CONF, front_door
 from dqn.tracking.logger import start_text_log
 from dqn.types import UsageError
@@ -122,16 +126,19 @@ def command(monkeypatch, capfd, *arguments):
         (["backup=munchausen", "backup.scale=abc"], "backup.scale must be a number ≥ 0, got 'abc'"),
         (["lr_schedule.steps=0.5"], "steps ≥ 1"),
         (["lr_schedule.end=-1"], "lr_schedule.end must be a number ≥ 0"),
-        (["replay=prioritized", "tuned.priority_exponent=inf"], "tuned.priority_exponent must be a number that is fin"),
-        (["replay=prioritized", "tuned.importance_end=-1"], "replay.sampler.importance_exponent must stay ≥ 0"),
+        (
+            ["replay=prioritized", "tuned.priority_exponent=inf"],
+            "tuned.priority_exponent must be a number ≥ 0, got inf",
+        ),
+        (["replay=prioritized", "tuned.importance_end=-1"], "importance_end must be a number ≥ 0"),
         (["replay=prioritized", "replay.sampler.importance_exponent.start=-1"], "importance_exponent must stay ≥ 0"),
         (["replay.sampler.batch_size=nan"], "replay.sampler.batch_size must be a number that is finite"),
         (["head=quantile", "head.kappa=nan"], "head.kappa must be a number that is finite"),
-        (["optimizer.lr=inf"], "optimizer.lr must be a number that is finite"),
+        (["optimizer.lr=inf"], "optimizer.lr must be a number ≥ 0, got inf"),
         (["reward_clip=0"], "reward_clip must be a number above 0"),
         (["env=tensor_cartpole", "env.max_episode_steps=-1"], "env.max_episode_steps must be a whole number ≥ 1"),
         (["core=lstm", "replay.length=4", "replay.stored_state=no_thanks"], "must be true or false"),
-        (["execution.threads=100000"], "execution.threads must be 1024 or less"),
+        (["execution.threads=100000"], "execution.threads must be a whole number ≥ 1 and ≤ 1,024"),
         (["env.wrappers=3"], "+env.wrappers.NAME._target_=CLASS"),
         (["env.wrappers={a:{_target_:x}}"], "put a plus before it"),
         (["head=quantile", "head.loss=squared"], "head.loss belongs to another choice of head"),
@@ -207,17 +214,47 @@ def test_a_run_of_an_earlier_version_that_lacks_an_option_says_so(tmp_path, caps
             del (cfg[section] if section else cfg)[name]
         with pytest.raises(UsageError, match=f"^{lacking} is missing, as in a run of an earlier version: add it"):
             build.check(cfg)
-    OmegaConf.save(cfg, tmp_path / "config.yaml")
+    (tmp_path / "config.yaml").write_text(stored_text(cfg))
     monkeypatch.setattr(sys, "argv", ["evaluate", f"run={tmp_path}"])
     with pytest.raises(SystemExit):
         evaluate.main()
     assert "error: tracking.log_every is missing" in capsys.readouterr().err
 
 
-def test_help_shows_examples_and_options():
-    text = subprocess.run(
-        [sys.executable, "-m", "dqn.train", "--help"], capture_output=True, text=True, check=True,
-        cwd=Path(__file__).parent,
-    ).stdout  # fmt: skip
+def printed(*arguments):
+    """What the verb prints, and the seconds of CPU that it took until the first line."""
+    process = subprocess.Popen([sys.executable, "-m", *arguments], stdout=subprocess.PIPE, text=True,
+                               cwd=Path(__file__).parent)  # fmt: skip
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    times = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split() if Path("/proc").is_dir() else []
+    seconds = sum(map(int, times[11:13])) / os.sysconf("SC_CLK_TCK") if times else 0.0
+    rest = process.stdout.read()
+    assert process.wait() == 0
+    return line + rest, seconds
+
+
+def test_help_shows_examples_and_options_with_what_they_mean():
+    text, seconds = printed("dqn.train", "--help")
     assert "python -m dqn.train -m seed=0,1,2" in text
-    assert "optimizer: adam, radam, sgd" in text
+    assert re.search(r"optimizer +adam, radam, sgd", text)
+    assert "train_every: 4         # env_steps between learning phases" in text
+    assert len(text.splitlines()) < 110
+    assert seconds < 1.5
+    page, _ = printed("dqn.train", "--help", "tracking")
+    assert "evaluate_every: 10000   # env_steps" in page and "Groups" not in page
+
+
+def test_the_version_is_ours():
+    assert printed("dqn.train", "--version")[0] == f"dqn {dqn.__version__}\n"
+
+
+def test_a_first_line_comes_before_the_heavy_imports(tmp_path):
+    text, seconds = printed("dqn.train", "steps=30", "tracking.final_episodes=0", f"run.dir={tmp_path}/run")
+    assert text.startswith(f"dqn {dqn.__version__}: loading PyTorch")
+    assert seconds < 1.5
+
+
+def test_help_of_the_other_verbs_is_no_error():
+    for verb in ("dqn.evaluate", "dqn.report"):
+        assert printed(verb, "--help")[0].startswith(f"usage: python -m {verb} ")

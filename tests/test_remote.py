@@ -18,8 +18,8 @@ from torch import multiprocessing
 
 from dqn import build
 from dqn.collector import Collector
+from dqn.compatible import warnings
 from dqn.execution.line import SLEEP, line
-from dqn.options import doubts
 from dqn.tracking.checkpoint import Checkpoints
 from dqn.tracking.logger import start_text_log
 from dqn.tracking.seeding import parameter_hash
@@ -188,8 +188,8 @@ def test_what_it_cannot_do_is_refused(tmp_path, options, says):
 def test_a_core_for_each_thread_and_one_more_are_wanted(monkeypatch, cores, threads, few):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(cores)}, raising=False)
     given = f"execution.threads={threads}"
-    assert any("wants a core" in sentence for sentence in doubts(configure(REMOTE, given), None)) == few
-    assert not any("wants a core" in sentence for sentence in doubts(configure(given), None))
+    assert any("wants a core" in sentence for sentence in warnings(configure(REMOTE, given), None)) == few
+    assert not any("wants a core" in sentence for sentence in warnings(configure(given), None))
 
 
 def test_a_run_killed_with_9_leaves_no_process_and_a_signal_to_all_leaves_a_checkpoint(tmp_path):

@@ -40,6 +40,7 @@ def test_the_tape_of_a_run(wired):
                "tracking.log_every=20", "tracking.evaluate_every=20", "tracking.checkpoint_every=20"),
     )  # fmt: skip
     assert taped(run) == [
+        ("evaluate", 0),
         ("sync", 20), ("update", 20), ("update", 20), ("evaluate", 20), ("log", 20), ("checkpoint", 20),
         ("update", 30), ("update", 30), ("sync", 30),
         ("update", 40), ("update", 40), ("log", 40), ("checkpoint", 40), ("checkpoint", 40),
@@ -223,8 +224,8 @@ def test_a_histogram_that_cannot_say_what_returns_are_warns_once(wired, capsys):
     ],
 )
 def test_what_is_seldom_meant_is_said(wired, overrides, says):
-    assert [says in sentence for sentence in wired("env=cartpole", "env.num_envs=1", *overrides).doubts] == [True]
-    assert wired("env=cartpole").doubts == []
+    assert [says in sentence for sentence in wired("env=cartpole", "env.num_envs=1", *overrides).warnings] == [True]
+    assert wired("env=cartpole").warnings == []
 
 
 def test_a_part_that_draws_from_torchs_own_stream_is_seeded(wired):

@@ -21,7 +21,7 @@ def trained(at, *arguments):
     assert code == 0, errors
     (directory,) = (line.split()[-1] for line in out.splitlines() if line.startswith("  run "))
     cfg = OmegaConf.load(f"{directory}/config.yaml")
-    del cfg["run"]
+    del cfg["run"], cfg["chosen"]
     return cfg, out, directory
 
 
@@ -132,8 +132,8 @@ def test_b12_a_group_is_known_by_its_id_and_by_the_way_it_is_made(chosen, id, ve
 def test_b12_raw_atari_is_told_of_the_preprocessing(wired):
     pytest.importorskip("ale_py")
     raw = ["env=gym", "env.id=ALE/Pong-v5", "env.imports=[ale_py]", "replay.capacity=300"]
-    assert any("env=atari brings the preprocessing" in doubt for doubt in wired(*raw).doubts)
-    assert not any("env=atari" in doubt for doubt in wired("env=atari", "replay.capacity=300").doubts)
+    assert any("env=atari brings the preprocessing" in doubt for doubt in wired(*raw).warnings)
+    assert not any("env=atari" in doubt for doubt in wired("env=atari", "replay.capacity=300").warnings)
 
 
 def test_every_file_of_tuned_numbers_names_itself():

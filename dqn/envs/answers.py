@@ -25,7 +25,7 @@ def reset_answer(answer: Any) -> tuple[Any, Mapping[str, Any]]:
     raise WrongAnswer(f"{RESET}, the info a dict, and it returned {_words(answer)}")
 
 
-def wrong_answer(error: Exception) -> str:
+def wrong_answer(error: BaseException) -> str:
     """What an environment should have answered, where `error` is that of whoever took its answer apart; else nothing.
 
     Environments made for the old API of Gym return four values from a step and an observation alone from a reset, and

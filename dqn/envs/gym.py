@@ -6,24 +6,26 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
+from dqn.envs.interface import Interface
 from dqn.envs.single import EnvironmentFailure, close
-from dqn.envs.spaces import MAX_ACTIONS, Actions, Observations, mask_path, replaced
+from dqn.envs.spaces import MAX_ACTIONS, Actions, mask_path, replaced
 from dqn.types import MASK, TOLD, Step, UsageError
 
 
 class GymEnvs:
     """E environments as one: `reset(seed) → obs`, `step(action) → Step`, whatever the autoreset mode behind.
 
-    `info` is what a reset tells: whether there are action masks. At most `max_actions` combinations of actions are
-    taken. Errors: UsageError for spaces DQN cannot use.
+    Whether there are action masks is asked by a reset, unless `action_mask` is `none`: a second environment, which only
+    would be asked, could not be made where just one can exist. `limit` is after how many steps an episode is cut, None
+    where it is not known to be. At most `max_actions` combinations of actions are taken. Errors: UsageError for spaces
+    DQN cannot use.
     """
 
     def __init__(
-        self, envs: VectorEnv, action_mask: str = "none", info: Mapping[str, Any] | None = None, id: str | None = None,
-        max_actions: int = MAX_ACTIONS,
-    ):  # fmt: skip
+        self, envs: VectorEnv, action_mask: str = "none", id: str | None = None, max_actions: int = MAX_ACTIONS
+    ):
         self.envs, self.num_envs = envs, envs.num_envs
         self.id = id or (envs.spec.id if envs.spec else _inner_id(envs))
         mode = envs.metadata.get("autoreset_mode")
@@ -33,20 +35,39 @@ class GymEnvs:
                 "AutoresetMode."
             )
         self.mode, space = mode, envs.single_observation_space
-        self.actions = Actions(self.id, envs.single_action_space, max_actions)
-        own = None if action_mask == "none" else mask_path(self.id, space, self.actions)
-        given = own is not None or (info or {}).get(MASK) is not None
+        self.broken, self.closed, self._done = False, False, np.zeros(self.num_envs, bool)
+        self._none, self._all = np.zeros(self.num_envs, bool), np.ones(self.num_envs, bool)
+        actions = Actions(self.id, envs.single_action_space, max_actions)
+        own = action_mask != "none" and mask_path(self.id, space, actions) is not None
+        given = action_mask != "none" and (own or self._reset(0)[1].get(MASK) is not None)
         if action_mask == "required" and not given:
             raise UsageError(
                 f"env.action_mask=required but {self.id} gives no info['action_mask'] at a reset, and no entry "
                 "`action_mask` of a Dict observation: give one there and at every step, or set env.action_mask=auto."
             )
-        self.max_actions = max_actions
-        self.masked, self.silent = given and action_mask != "none", action_mask == "none"
-        self.observations = Observations(self.id, space, self.actions.n, self.masked, own)
-        self.spec = self.observations.spec
-        self.broken, self._done = False, np.zeros(self.num_envs, bool)
-        self._none, self._all = np.zeros(self.num_envs, bool), np.ones(self.num_envs, bool)
+        self.masked, self.silent, self.max_actions = given, action_mask == "none", max_actions
+        self.interface = Interface(self.id, space, envs.single_action_space, self.masked, max_actions)
+        self.actions, self.observations, self.spec = (
+            self.interface.actions, self.interface.observations, self.interface.spec,
+        )  # fmt: skip
+        # Of one of Gymnasium's own classes, each environment is made by envs.single.
+        self.watched = envs if isinstance(envs, (SyncVectorEnv, AsyncVectorEnv)) else None
+        if self.watched is not None:
+            self.limit = self.watched.get_attr("limit")[0]
+        else:
+            self.limit = envs.spec.max_episode_steps if envs.spec else None
+
+    def set_cap(self, cap: int | None) -> None:
+        """Cut every episode that begins from now on after `cap` steps, or none; a vector class of its own cannot."""
+        if self.watched is not None:
+            self.watched.set_attr("cap", [cap] * self.num_envs)
+
+    def _reset(self, seed: int) -> tuple[Any, Mapping[str, Any]]:
+        try:
+            return self.envs.reset(seed=seed)
+        except BaseException as error:
+            self._break(error)
+            raise
 
     def _see(self, obs: Any, info: Mapping[str, Any], rows: np.ndarray, over: np.ndarray) -> np.ndarray:
         """What is seen [E, ...]. Masks count in `rows` [E] only; where an episode is `over` [E] nothing is decided."""
@@ -81,6 +102,8 @@ class GymEnvs:
         self.broken = True
         if isinstance(error, (EOFError, BrokenPipeError, ConnectionResetError)):
             raise EnvironmentFailure(f"a process of {self.id} died (killed, or out of memory?)") from error
+        if isinstance(error, SystemExit):  # of a vector class of its own: it would end the run as if all were well
+            raise EnvironmentFailure(f"{self.id} raised SystemExit({error.code})") from error
 
     def _no_surprise(self, info: Mapping[str, Any]) -> None:
         if MASK in info and not self.masked and not self.silent:
@@ -91,11 +114,7 @@ class GymEnvs:
 
     def reset(self, seed: int) -> np.ndarray:
         """Begin every environment anew; environment e is seeded with seed + e."""
-        try:
-            obs, info = self.envs.reset(seed=seed)
-        except BaseException as error:
-            self._break(error)
-            raise
+        obs, info = self._reset(seed)
         self._done = self._none
         return self._see(obs, info, self._all, self._none)
 
@@ -117,7 +136,11 @@ class GymEnvs:
             return Step(obs, reward, terminated, truncated, was, told=told)
         if done.any() and self.mode is AutoresetMode.DISABLED:
             final = np.array(obs)
-            shown, info = self.envs.reset(options={"reset_mask": done})
+            try:
+                shown, info = self.envs.reset(options={"reset_mask": done})
+            except BaseException as error:
+                self._break(error)
+                raise
             begun = self._see(shown, info, done, self._none)
             obs = np.where(done.reshape(-1, *[1] * (obs.ndim - 1)), begun, final)
         elif done.any():
@@ -139,6 +162,9 @@ class GymEnvs:
         return getattr(self.envs, "envs", [self.envs])[0].unwrapped
 
     def close(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
         if self.broken and isinstance(self.envs, AsyncVectorEnv):  # it would wait for what never comes
             for process in self.envs.processes:
                 process.kill()

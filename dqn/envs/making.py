@@ -12,10 +12,11 @@ import gymnasium
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from dqn.envs.gym import GymEnvs
-from dqn.envs.single import deaf, first_info, make_one
+from dqn.envs.single import make_one
 from dqn.envs.spaces import MAX_ACTIONS
 from dqn.envs.vector import WatchedVector
 from dqn.envs.workers import Workers
+from dqn.processes import ignore_signals
 from dqn.types import UsageError
 
 VECTORIZATIONS = ("sync", "async", "vector_entry_point")
@@ -31,7 +32,6 @@ def make(
     kwargs: dict[str, Any] | None = None,
     max_episode_steps: int | None = None,
     action_mask: str = "auto",
-    step_cap: int | None = None,
     wrappers: Mapping[str, Callable[[gymnasium.Env], gymnasium.Env]] | None = None,
     max_actions: int = MAX_ACTIONS,
     told: Sequence[str] = (),
@@ -40,7 +40,7 @@ def make(
 
     `vectorization`: `sync` (one process), `async` (a process each) or `vector_entry_point` (the environment's own
     vector class). `autoreset`: `next_step`, `same_step` or `disabled`; an environment's own vector class brings its
-    own. `max_episode_steps` replaces the environment's own time limit; `step_cap` is one more, beyond it (evaluation).
+    own. `max_episode_steps` replaces the environment's own time limit.
     `wrappers` are put around each environment by their names, the first innermost.
     `action_mask`: legal actions by info["action_mask"] [A], or an entry `action_mask` of a Dict observation, where the
     environment gives them (`auto`), always (`required`) or never (`none`). A mask has the values 0 and 1 in any dtype,
@@ -57,7 +57,7 @@ def make(
             f"or env.wrappers.{next(iter(wrappers))}=null."
         )
     one = partial(
-        make_one, id=id, imports=imports, kwargs=kwargs, limit=max_episode_steps, cap=step_cap, wrappers=wrappers,
+        make_one, id=id, imports=imports, kwargs=kwargs, limit=max_episode_steps, wrappers=wrappers,
         max_actions=max_actions, masks=action_mask != "none", told=tuple(told),
     )  # fmt: skip
     with _one_sentence(id, kwargs):
@@ -66,17 +66,32 @@ def make(
                 importlib.import_module(module)
             limit = {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
             envs = gymnasium.make_vec(id, num_envs, vectorization_mode=vectorization, **limit, **kwargs)
-            envs = WatchedVector(envs, id, tuple(told))
-            info = {} if action_mask == "none" else envs.reset(seed=0)[1]
-            return GymEnvs(envs, action_mask, info, max_actions=max_actions)
-        info = {} if action_mask == "none" else first_info(one)
+            return GymEnvs(WatchedVector(envs, id, tuple(told)), action_mask, max_actions=max_actions)
         makers = [partial(one, index) for index in range(num_envs)]
         if vectorization == "async":  # spawn: a forked child of a threaded torch may hang
-            with deaf():
+            with ignore_signals():
                 workers = Workers(makers, autoreset_mode=mode, context="spawn")
             atexit.register(_end, ref(workers))
-            return GymEnvs(workers, action_mask, info, id, max_actions)
-        return GymEnvs(SyncVectorEnv(makers, autoreset_mode=mode), action_mask, info, max_actions=max_actions)
+            return GymEnvs(workers, action_mask, id, max_actions)
+        with _closed_on_failure(makers) as noted:
+            return GymEnvs(SyncVectorEnv(noted, autoreset_mode=mode), action_mask, max_actions=max_actions)
+
+
+@contextmanager
+def _closed_on_failure(makers: Sequence[Callable[[], gymnasium.Env]]) -> Iterator[list[Callable[[], gymnasium.Env]]]:
+    """The makers, noting what they make: where one fails, or what follows, all that were made are closed."""
+    made: list[gymnasium.Env] = []
+
+    def noting(maker: Callable[[], gymnasium.Env]) -> gymnasium.Env:
+        made.append(maker())
+        return made[-1]
+
+    try:
+        yield [partial(noting, maker) for maker in makers]
+    except BaseException:
+        for env in made:
+            env.close()
+        raise
 
 
 def _checked(num_envs: int, vectorization: str, action_mask: str, autoreset: str) -> AutoresetMode:
@@ -116,6 +131,8 @@ def _one_sentence(id: str, kwargs: dict[str, Any]) -> Iterator[None]:
             f"env.id={id} cannot be made ({_first_line(error)}); if a package registers it, "
             "name it with env.imports=[package]."
         ) from error
+    except SystemExit as error:  # of a vector class of its own: it would end the program as if all were well
+        raise UsageError(f"{id} cannot be made: it raised SystemExit({error.code}).") from error
     except (EOFError, ConnectionError) as error:
         raise UsageError(f"a process of {id} died as its environment was made: what it said stands above.") from error
     except TypeError as error:

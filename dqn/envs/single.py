@@ -2,10 +2,7 @@
 
 import importlib
 import logging
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from math import isfinite
 from types import NoneType
@@ -18,6 +15,7 @@ from gymnasium.spaces import Box, Dict
 from dqn.envs.answers import STEP, WrongAnswer, number, reset_answer, wrong_answer
 from dqn.envs.flat import flattened, odd
 from dqn.envs.spaces import FEW, MAX_ACTIONS, Actions, misfit, not_finite, without_objects
+from dqn.processes import end_with_parent
 from dqn.types import MASK, OBSERVATION, TOLD, RunError, UsageError
 
 log = logging.getLogger("dqn")
@@ -42,6 +40,9 @@ class Watched(gymnasium.Wrapper):
         super().__init__(env)
         self.index, self.actions, self.told = index, actions, told
         self.steps, self.space = 0, env.observation_space
+        self.cap: int | None = None  # an episode is cut after so many steps, in evaluations
+        self.length = 0  # of the running episode
+        self.limit = time_limit(env)
         self.usual = (self.space.dtype, self.space.shape)  # what needs no closer look
         self.real = isinstance(self.space, Box) and np.dtype(self.space.dtype).kind == "f"
         self.few = self.real and len(self.space.shape) == 1 and self.space.shape[0] <= FEW  # pyright: ignore[reportOptionalSubscript, reportArgumentType]
@@ -50,7 +51,7 @@ class Watched(gymnasium.Wrapper):
         name = self.spec.id if self.spec else type(self.unwrapped).__name__
         return EnvironmentFailure(f"environment {self.index} ({name}) {did} at its step {self.steps}: {what}")
 
-    def _failure(self, error: Exception) -> EnvironmentFailure:
+    def _failure(self, error: BaseException) -> EnvironmentFailure:
         if wanted := wrong_answer(error):
             return self._broken("answers as no Gymnasium environment does", wanted)
         return self._broken(f"raised {type(error).__name__}", str(error))
@@ -86,16 +87,20 @@ class Watched(gymnasium.Wrapper):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         try:
             obs, info = reset_answer(self.env.reset(seed=seed, options=options))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._failure(error) from error
+        self.length = 0
         return self._checked(obs), self._kept(info)
 
     def step(self, action: Any) -> Any:
         self.steps += 1
+        self.length += 1
         try:
             obs, reward, terminated, truncated, info = self.env.step(action)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._failure(error) from error
+        if self.length == self.cap and not terminated:
+            truncated = True
         ended = terminated or truncated
         if ended:
             obs = deepcopy(obs) if isinstance(obs, dict) else np.copy(obs)
@@ -111,6 +116,20 @@ class Watched(gymnasium.Wrapper):
         if array.size != 1 or array.dtype.kind not in "biuf":
             raise self._broken("gave a reward that is no number", repr(array))
         return float(array.item())
+
+    def close(self) -> None:
+        """Close the environment; what it raises then is said, and stops nothing."""
+        close(self.env)
+
+
+def time_limit(env: gymnasium.Env) -> int | None:
+    """After how many steps the environment cuts an episode itself, where it does."""
+    limits = []
+    while isinstance(env, gymnasium.Wrapper):
+        if isinstance(env, gymnasium.wrappers.TimeLimit):
+            limits.append(int(env._max_episode_steps))
+        env = env.env
+    return min(limits, default=None)
 
 
 class Copied(gymnasium.Wrapper):
@@ -160,7 +179,6 @@ def make_one(
     imports: Sequence[str],
     kwargs: dict[str, Any],
     limit: int | None,
-    cap: int | None,
     wrappers: Mapping[str, Callable[[gymnasium.Env], gymnasium.Env]],
     max_actions: int = MAX_ACTIONS,
     masks: bool = True,
@@ -168,53 +186,29 @@ def make_one(
 ) -> gymnasium.Env:
     """Environment `index` of a vector, with every space an array or a Dict of arrays, watched. `masks`: the masks of
     its info are read; `told` are the values of its info that are handed on."""
+    end_with_parent()  # where it is made in a process of its own
     for module in imports:
         importlib.import_module(module)
     try:
         env = gymnasium.make(id, disable_env_checker=True, max_episode_steps=limit, **kwargs)
     except (gymnasium.error.Error, ImportError, TypeError):
         raise
-    except Exception as error:  # its constructor's own
+    except (Exception, SystemExit) as error:  # its constructor's own
         raise UsageError(f"{id} cannot be made ({type(error).__name__}: {error}): correct it or env.kwargs.") from error
     if wrappers or odd(env.observation_space):
         env = Copied(env)
     for name, wrapper in wrappers.items():
         try:
             env = wrapper(env)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UsageError(f"env.wrappers.{name} cannot be put around {id} ({error}).") from error
-    if cap is not None:
-        env = gymnasium.wrappers.TimeLimit(env, cap)
     actions = Actions(id, env.action_space, max_actions)
     return Watched(flattened(env, id), index, actions if masks else None, told)
-
-
-def first_info(one: Any) -> dict[str, Any]:
-    """What an environment tells at a reset: one of its own is asked, so that none that plays is disturbed."""
-    env = one(0)
-    try:
-        return env.reset(seed=0)[1]
-    finally:
-        close(env)
 
 
 def close(env: Any) -> None:
     """Close it; what it raises then is said, and stops nothing."""
     try:
         env.close()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         log.warning("An environment raised %s as it was closed: %s", type(error).__name__, error)
-
-
-@contextmanager
-def deaf() -> Iterator[None]:
-    """What is started here never hears Ctrl-C or SIGTERM, which reach every process of a terminal: the run decides."""
-    if threading.current_thread() is not threading.main_thread():  # handlers are the main thread's
-        yield
-        return
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)

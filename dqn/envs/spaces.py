@@ -1,7 +1,7 @@
 """Spaces: what Gymnasium's observations and actions are to an agent: arrays, records and numbered actions."""
 
 from collections.abc import Iterator, Mapping
-from math import isfinite, prod
+from math import inf, isfinite, prod
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ class Actions:
     Errors: UsageError for continuous actions, or for more than `most` combinations.
     """
 
-    def __init__(self, id: str, space: Space, most: int = MAX_ACTIONS):
+    def __init__(self, id: str, space: Space, most: float = inf):
         self.sizes: np.ndarray | None = None
         if isinstance(space, Discrete):
             self.n, self.start, self.dtype = int(space.n), int(space.start), np.dtype(space.dtype)
@@ -140,8 +140,8 @@ class Observations:
     Errors: UsageError for spaces that are no arrays.
     """
 
-    def __init__(self, id: str, space: Space, actions: int, masked: bool = False, own_mask: Path | None = None):
-        self.own_mask = own_mask if masked else None
+    def __init__(self, id: str, space: Space, actions: Actions, masked: bool = False):
+        self.own_mask = mask_path(id, space, actions) if masked else None
         found = [leaf for leaf in leaves(space) if self.own_mask is None or leaf[0] != self.own_mask]
         names = [".".join(path) or OBSERVATION for path, _ in found]
         names = [f"{OBSERVATION}.{name}" if name == MASK else name for name in names]  # an entry that is not the mask
@@ -149,16 +149,16 @@ class Observations:
             raise UsageError(f"{id} has entries of the same name, once nested ones are named with dots: {names}.")
         self.paths = [path for path, _ in found]
         self.starts = [int(leaf.start) if isinstance(leaf, Discrete) else 0 for _, leaf in found]
-        specs = [_array_spec(id, leaf, actions) for _, leaf in found]
+        specs = [_array_spec(id, leaf, actions.n) for _, leaf in found]
         single = not masked and not isinstance(space, Dict)
         self.plain = single and not self.starts[0]  # arrays as they are
         if single:
             self.spec, self.offsets = specs[0], (0,)
             return
-        mask = [(MASK, Spec((actions,), np.dtype(bool), actions))] if masked else []
+        mask = [(MASK, Spec((actions.n,), np.dtype(bool), actions.n))] if masked else []
         parts = (*zip(names, specs, strict=True), *mask)
         self.offsets, total = layout(parts)
-        self.spec = Spec((total,), np.dtype(np.uint8), actions, 0, parts)
+        self.spec = Spec((total,), np.dtype(np.uint8), actions.n, 0, parts)
 
     def mask_of(self, obs: Any) -> Any:
         """The mask of legal actions that observations bring themselves, as it was given."""

@@ -19,8 +19,10 @@ def choose_device(name: str) -> tuple[torch.device, str]:
         return torch.device("cpu"), "auto: no CUDA device is usable"
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):  # as mps, which has no float64 for the replay memory's sampling
+            raise UsageError(f"device={name} is not supported: choose device=auto, cpu or cuda.")
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UsageError(f"device={name} cannot be used here ({reason}): choose device=auto or device=cpu.") from None
     return device, f"asked for by device={name}"

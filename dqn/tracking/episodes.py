@@ -25,6 +25,7 @@ class Episodes:
         self.num_envs = num_envs
         self.waiting: list[Any] = []  # of each block [4, K, E] on a device, or four arrays [K, E]
         self.held = 0  # decisions in them
+        self.on_device = False
         self.begin()
 
     def begin(self) -> None:
@@ -36,6 +37,7 @@ class Episodes:
         """Count a block of rows."""
         fields = [getattr(rows, name) for name in FIELDS]
         on_host = not torch.is_tensor(rows.reward) or rows.reward.device.type == "cpu"
+        self.on_device = not on_host
         if on_host:
             self.waiting.append([np.asarray(x).copy() for x in fields])  # the stage is filled anew
         else:

@@ -11,12 +11,19 @@ from dqn.types import UsageError
 
 
 def play(
-    actor: Any, envs: Any, episodes: int, seed: int, cap: float = float("inf"), stop: Callable[[], bool] = bool
+    actor: Any,
+    envs: Any,
+    episodes: int,
+    seed: int,
+    cap: float = float("inf"),
+    stop: Callable[[], bool] = bool,
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict:
     """Play exactly `episodes` whole episodes; environment e plays numbers e, e+E, … so short ones are not preferred.
 
-    An episode of `cap` decisions counts as it is, and its environment, which goes on, plays no more. Returns mean, std,
-    every return and length; fewer, and no mean of none, where `stop()` says to.
+    An episode of `cap` decisions counts as it is, and its environment, which goes on, plays no more. `progress` is told
+    at every tick how many episodes have been played, and decisions. Returns mean, std, every return and length, and how
+    many episodes were as long as the cap; fewer, and no mean of none, where `stop()` says to.
     Errors: UsageError when `episodes` is not positive.
     """
     if episodes < 1:
@@ -27,17 +34,22 @@ def play(
     games: list[list[tuple[float, int]]] = [[] for _ in range(count)]
     obs = envs.reset(seed)
     retired = np.zeros(count, bool)
+    ended = decisions = 0
     while any(len(games[e]) < owed[e] and not retired[e] for e in range(count)) and not stop():
         step = envs.step(actor.act(obs, 0))
         actor.forget(step.begins)
         returns += step.reward
         lengths += ~step.reset
+        decisions += count - int(np.count_nonzero(step.reset))
         capped = (lengths >= cap) & ~(step.terminated | step.truncated) & ~retired
         for e in ((step.terminated | step.truncated | capped) & ~retired).nonzero()[0]:
+            ended += int(len(games[e]) < owed[e])
             games[e].append((float(returns[e]), int(lengths[e])))
             returns[e], lengths[e] = 0.0, 0
         retired |= capped
         obs = step.obs
+        if progress is not None:
+            progress(ended, decisions)
     order = [(i % count, i // count) for i in range(episodes)]
     played = [games[e][i] for e, i in order if i < len(games[e])]
     scores = np.array([score for score, _ in played])
@@ -47,6 +59,7 @@ def play(
         "std": float(scores.std()) if played else float("nan"),
         "returns": scores.tolist(),
         "lengths": [length for _, length in played],
+        "capped": sum(length >= cap for _, length in played),
         "seed": seed,
     }
 

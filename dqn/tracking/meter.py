@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dqn.resources import resident_memory
 from dqn.tracking.episodes import Episodes
-from dqn.tracking.logger import STAGES, memory_gb, trim_memory
+from dqn.tracking.logger import STAGES, trim_memory
 from dqn.types import Rows
 
 
@@ -25,6 +26,7 @@ class Meter:
         self.seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
         self.recent: deque[float] = deque(maxlen=100)  # returns of the last episodes, for the progress line
         self.finished: list[tuple[float, int]] = []  # (return, length) since the last reading
+        self._longest = 0
         self.sums, self.updates = torch.zeros(len(names), device=device), 0
         self.since = (perf_counter(), 0, 0, dict(self.seconds))
         self.started, self.before = perf_counter(), 0.0  # seconds of the run's earlier processes
@@ -41,15 +43,29 @@ class Meter:
         return self.before + perf_counter() - self.started
 
     def spent(self) -> dict[str, Any]:
-        """What a checkpoint keeps: the seconds by stage, all of them, and the largest |reward|."""
+        """What a checkpoint keeps: the seconds by stage, all of them, the largest |reward|, and what is known of the
+        episodes."""
+        longest = self.longest()
+        return {
+            "seconds": self.seconds,
+            "spent": self.elapsed,
+            "largest_reward": self.largest_reward,
+            "recent": list(self.recent),
+            "longest": longest,
+        }
+
+    def longest(self) -> int:
+        """Decisions in the longest episode so far, the running ones included."""
         self._note(self.episodes.read())
-        return {"seconds": self.seconds, "spent": self.elapsed, "largest_reward": self.largest_reward}
+        return max(self._longest, int(self.episodes.lengths.max(initial=0)))
 
     def go_on(self, counters: dict[str, Any]) -> None:
         """Count on from a checkpoint."""
         self.seconds.update(counters["seconds"])
         self.before = counters["spent"]
         self.largest_reward = counters["largest_reward"]
+        self.recent.extend(counters["recent"])
+        self._longest = counters["longest"]
 
     def note_rows(self, rows: Rows) -> None:
         """A block of what happened; where it lies on a device it waits there."""
@@ -64,7 +80,14 @@ class Meter:
         finished, largest = found
         self.finished += finished
         self.recent.extend(score for score, _ in finished)
+        self._longest = max([self._longest, *(length for _, length in finished)])
         self.largest_reward = max(self.largest_reward, largest)
+
+    def last_returns(self) -> Sequence[float]:
+        """Of the last 100 episodes; of those that wait on a device, none."""
+        if not self.episodes.on_device:
+            self._note(self.episodes.read())
+        return self.recent
 
     def note_update(self, stats: Tensor) -> None:
         self.sums += stats
@@ -82,7 +105,7 @@ class Meter:
         numbers = {
             "speed/env_steps_per_s": (env_steps - steps_then) / elapsed,
             "speed/updates_per_s": (updates - updates_then) / elapsed,
-            "process/memory_gb": memory_gb(),
+            "process/memory_gb": resident_memory() / 2**30,
             **{f"time/{stage}": (self.seconds[stage] - seconds[stage]) / elapsed for stage in STAGES},
         }
         if self.finished:

@@ -10,11 +10,11 @@ import torch
 from conftest import configure, seen
 from conftest import world as overrides
 from gymnasium.spaces import Box, Dict, Discrete, Graph, MultiBinary, MultiDiscrete, Sequence, Space, Tuple
-from omegaconf import OmegaConf
 from worlds import ACTIONS, Counting, OneState, Strict
 
 import dqn
 from dqn import parts
+from dqn.again import stored_text
 from dqn.envs.alone import Alone
 from dqn.envs.making import make
 from dqn.networks.torsos import real
@@ -202,8 +202,8 @@ def test_b4_training_evaluation_and_a_loaded_agent_take_actions_of_the_space(wir
     run = wired(*chosen, "steps=30", "learning_starts=10")
     run.trainer.run()
     assert run.trainer.evaluate(2)["lengths"] == [10, 10]
-    (run.trainer.directory / "config.yaml").write_text(OmegaConf.to_yaml(configure(*chosen)))
-    agent = dqn.load(str(run.trainer.directory))
+    (run.trainer.directory / "config.yaml").write_text(stored_text(configure(*chosen)))
+    agent = dqn.load(str(run.trainer.directory), trust=["worlds"])
     assert agent.make().action_space.contains(agent.act(np.zeros(3, np.float32)))
 
 
@@ -235,8 +235,8 @@ def test_b13_a_raised_limit_counts_in_training_evaluation_and_for_a_loaded_agent
     run = wired(*chosen, "steps=30", "learning_starts=10")
     run.trainer.run()
     assert run.trainer.evaluate(1)["lengths"] == [10]
-    (run.trainer.directory / "config.yaml").write_text(OmegaConf.to_yaml(configure(*chosen)))
-    agent = dqn.load(str(run.trainer.directory))
+    (run.trainer.directory / "config.yaml").write_text(stored_text(configure(*chosen)))
+    agent = dqn.load(str(run.trainer.directory), trust=["worlds"])
     assert agent.make().action_space.contains(agent.act(np.zeros(3, np.float32)))
 
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import configure, world
-from omegaconf import OmegaConf
 
 import dqn
+from dqn.again import stored_text
 from dqn.cli import CONF
 from dqn.networks.convs import MinAtarCNN, NatureCNN
 from dqn.networks.fitting import fitting
@@ -125,8 +125,8 @@ def test_b11_a_resume_and_a_loaded_agent_have_the_same_network(wired, overrides)
     run.trainer.run()
     for _ in again.trainer.restore(Checkpoints(run.trainer.directory / "checkpoints").load()):
         pass
-    (run.trainer.directory / "config.yaml").write_text(OmegaConf.to_yaml(configure(*overrides, *FEW)))
-    agent = dqn.load(str(run.trainer.directory))
+    (run.trainer.directory / "config.yaml").write_text(stored_text(configure(*overrides, *FEW)))
+    agent = dqn.load(str(run.trainer.directory), trust=["worlds"])
     networks = run.trainer.learner.online, again.trainer.learner.online, agent.network
     assert len({parameter_hash(network.state_dict()) for network in networks}) == 1
 

@@ -8,10 +8,10 @@ import torch
 from conftest import configure, world
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 from worlds import Counting
 
 import dqn
+from dqn.again import stored_text
 from dqn.execution.small import record_small
 from dqn.networks.normalizers import Running, Statistics
 from dqn.tracking.logger import start_text_log
@@ -159,8 +159,8 @@ def test_an_evaluation_changes_nothing_and_a_loaded_agent_sees_as_it_does(wired)
     before = parameter_hash(run.trainer.learner.online.state_dict())
     run.trainer.evaluate(5)
     assert parameter_hash(run.trainer.learner.online.state_dict()) == before
-    (run.trainer.directory / "config.yaml").write_text(OmegaConf.to_yaml(configure(*options)))
-    agent = dqn.load(str(run.trainer.directory))
+    (run.trainer.directory / "config.yaml").write_text(stored_text(configure(*options)))
+    agent = dqn.load(str(run.trainer.directory), trust=["worlds"])
     obs = np.array([1.05e5, -0.97e5], np.float32)
     assert parameter_hash(agent.network.state_dict()) == before
     assert np.array_equal(agent.q(obs), run.trainer.learner.online(torch.from_numpy(obs[None])).q[0].detach().numpy())

@@ -26,8 +26,9 @@ class Tick:
 class TensorEnvs:
     """E copies of `world`, reset at the tick that ends their episode (every tick decides in all of them).
 
-    An episode is truncated after `limit` steps (0: never), the world's own unless told. `tick` writes in place and asks
-    the device nothing, so that an engine can capture it; `reset` and `step` are as those of envs.gym.GymEnvs.
+    An episode is truncated after `limit` steps (0: never), the world's own unless told, or after `cap` steps. `tick`
+    writes in place and asks the device nothing, so that an engine can capture it; `reset` and `step` are as those of
+    envs.gym.GymEnvs.
     """
 
     mode = AutoresetMode.SAME_STEP
@@ -35,7 +36,8 @@ class TensorEnvs:
     def __init__(self, world: World, num_envs: int, device: torch.device | str = "cpu", limit: int | None = None):
         self.world, self.num_envs, self.device = world, num_envs, torch.device(device)
         self.id, self.spec = type(world).__name__, world.spec
-        self.limit = world.limit if limit is None else limit
+        self.limit = (world.limit if limit is None else limit) or None
+        self.cap: int | None = None
         self.generator = torch.Generator(self.device).manual_seed(0)
         self.inside = world.reset(num_envs, self.generator, self.device)
         self.elapsed = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
@@ -46,7 +48,8 @@ class TensorEnvs:
         world = self.world
         after, reward, terminated = world.step(self.inside, action, self.generator)
         elapsed = self.elapsed + 1
-        truncated = (elapsed >= self.limit) & ~terminated if self.limit else torch.zeros_like(terminated)
+        most = min((n for n in (self.limit, self.cap) if n is not None), default=None)
+        truncated = torch.zeros_like(terminated) if most is None else (elapsed >= most) & ~terminated
         over, final = terminated | truncated, world.observe(after)
         begun = world.reset(self.num_envs, self.generator, self.device)
         for name, mine in self.inside.items():
@@ -78,6 +81,10 @@ class TensorEnvs:
         """Q* [S, A] where the world knows it, else None."""
         known: Any = getattr(self.world, "optimal_q", None)
         return known(gamma) if known is not None and gamma < 1 else None
+
+    def set_cap(self, cap: int | None) -> None:
+        """Cut every episode after `cap` steps, too, where it is stepped by `step`."""
+        self.cap = cap
 
     def close(self) -> None:
         """Nothing is open."""

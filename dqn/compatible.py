@@ -1,0 +1,124 @@
+"""What goes together: parts that cannot are refused, and what can but seldom is meant is said."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from dqn.errors import UsageError
+from dqn.resources import cores
+
+
+def warnings(cfg: DictConfig, lr_schedule: Any, envs: Any) -> list[str]:
+    """What can be meant, and seldom is: each a sentence that says what to change."""
+    nearly = max(0, cfg.steps * 9 // 10)
+    doubtful = {
+        f"{envs.id} has no time limit: an episode may never end, and an evaluation cuts it after ten times the longest "
+        "episode of training (tracking.evaluate_cap at most); env.max_episode_steps=N sets a limit.": (
+            envs.limit is None
+        ),
+        f"Nothing is learnt before learning_starts={cfg.learning_starts:,}: lower it, or raise steps={cfg.steps:,}.": (
+            cfg.learning_starts >= cfg.steps
+        ),
+        f"The lr is 0 for the last tenth of {cfg.steps:,} steps or more: raise lr_schedule.steps, or set "
+        "lr_schedule.end above 0.": cfg.steps > 10 and lr_schedule is not None and lr_schedule(nearly) == 0,
+        "Wrappers that normalise begin their statistics anew in every evaluation and resume, and NormalizeReward "
+        "changes what is reported: take them from env.wrappers (normalizer=running is a part of the agent), or say so "
+        "beside the results.": any(
+            "Normalize" in str(node.get("_target_")) for node in (cfg.env.get("wrappers") or {}).values() if node
+        ),
+        f"env=gym shows {cfg.env.get('id')} as it is, a frame at a time and in colour: env=atari brings the "
+        "preprocessing of the literature, and its numbers.": _raw_atari(cfg.env),
+        f"execution.actor=process wants a core for itself beside execution.threads={cfg.execution.threads}, and there "
+        f"are {cores()} in all: set execution.actor=local, or fewer threads.": (
+            cfg.execution.actor == "process" and cores() <= cfg.execution.threads
+        ),
+        "A single environment stands on the first rung of exploration.ladder for ever: set env.num_envs above 1, or "
+        "choose exploration=epsilon_greedy.": cfg.exploration.get("ladder", 0) > 0 and cfg.env.num_envs == 1,
+    }
+    return [sentence for sentence, doubted in doubtful.items() if doubted]
+
+
+def _raw_atari(env: DictConfig) -> bool:
+    plain = env.get("vectorization") != "vector_entry_point" and not env.get("wrappers")
+    return plain and str(env.get("id")).startswith("ALE/")
+
+
+def unread(cfg: DictConfig, given: Sequence[str]) -> list[str]:
+    """A sentence for each tuned number among the overrides `given` that no part of this run reads."""
+    rest = OmegaConf.to_yaml(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "tuned"]))
+    names = [override.partition("=")[0].lstrip("+~") for override in given]
+    return [
+        f"{name} has no effect: no part of this run reads it."
+        for name in names
+        if name.startswith("tuned.") and not re.search(rf"\$\{{{re.escape(name)}[.}}]", rest)
+    ]
+
+
+def check_compatible(cfg: DictConfig, head: Any, sampler: Any, state_size: int) -> None:
+    """Refuse parts that do not go together, each pair in one sentence that says what to change. Errors: UsageError."""
+    replay, envs = cfg.replay, cfg.env.num_envs
+    phase = envs * replay.length
+    window = replay.burn_in + replay.length - 1 + cfg.n_step
+    elsewhere = cfg.execution.actor == "process"
+    newest, sequence = sampler.newest, replay.length > 1
+    passes = cfg.passes.epochs * cfg.passes.minibatches
+    refused = {
+        f"n_step={cfg.n_step} with replay.length={replay.length} and replay.burn_in={replay.burn_in} needs {window:,} "
+        "rows of each environment, more than the replay memory keeps: lower them, or raise replay.capacity": (
+            replay.get("capacity") is not None and "path" not in replay and window * envs > replay.capacity
+        ),
+        "execution.actor=process acts in Gymnasium's environments, not in tensor worlds or recorded data: set "
+        "execution.actor=local": elsewhere and ("path" in replay or "world" in cfg.env),
+        "execution.actor=process steps its environments itself: set env.vectorization=sync, or execution.actor=local": (
+            elsewhere and cfg.env.get("vectorization") == "async"
+        ),
+        "tracking.evaluate_in=training plays where this process acts: set execution.actor=local": (
+            elsewhere and cfg.tracking.evaluate_in == "training"
+        ),
+        "lambda_ mixes returns along a sequence: set replay.length above 1 (replay=rollout), or lambda_=null": (
+            cfg.lambda_ is not None and not sequence
+        ),
+        "lambda_ mixes returns of every length by itself: set n_step=1": cfg.lambda_ is not None and cfg.n_step > 1,
+        "lambda_ needs a head with a single number per target: choose head=expected or hl_gauss, or lambda_=null": (
+            cfg.lambda_ is not None and not getattr(head, "scalar", False)
+        ),
+        f"replay=newest and rollout use every transition once: set train_every={phase} (env.num_envs × replay.length; "
+        "fewer whole ticks leave room for the rows that ends take), updates=1 and n_step=1": (
+            newest and (cfg.train_every > phase or cfg.train_every % envs > 0 or cfg.updates * cfg.n_step > 1)
+        ),
+        "replay=newest sees only the newest row of each environment, where others reset meanwhile: set "
+        "env.autoreset=same_step or env.num_envs=1": (
+            newest and not sequence and envs > 1 and cfg.env.get("autoreset") == "next_step"
+        ),
+        f"replay=newest and rollout learn from all environments at once: set replay.batch_size={envs}": (
+            newest and replay.batch_size != envs
+        ),
+        "replay.stored_state is what a core remembered: choose core=lstm or gru, or set replay.stored_state=true": (
+            not replay.stored_state and not state_size
+        ),
+        "replay=dataset holds nothing of what a core remembered: choose core=none": (
+            "path" in replay and state_size > 0
+        ),
+        "normalizer=running counts what is collected, and replay=dataset collects nothing: set normalizer=none": (
+            "path" in replay and not cfg.normalizer._target_.endswith(".nothing")
+        ),
+        "replay.burn_in warms a core up: choose core=lstm or gru, or set replay.burn_in=0": (
+            replay.burn_in > 0 and not state_size
+        ),
+        "replay.stride spaces the starts of sequences: set replay.length above 1 or replay.stride=1": (
+            replay.stride > 1 and not (sequence or state_size)
+        ),
+        f"a batch has {replay.length * replay.batch_size} rows (replay.length × replay.batch_size): set "
+        "passes.minibatches to that or less": cfg.passes.minibatches > replay.length * replay.batch_size,
+        "passes take a batch apart, a core needs it in order: set passes.epochs=1 passes.minibatches=1 or core=none": (
+            passes > 1 and state_size > 0
+        ),
+        "passes take a batch apart, so no td_error is left for its priorities: choose replay=uniform or rollout": (
+            passes > 1 and sampler.reports
+        ),
+    }
+    for sentence, wrong in refused.items():
+        if wrong:
+            raise UsageError(f"{sentence}.")

@@ -1,0 +1,221 @@
+"""One run from its configuration to `result.json`: wired, trained, evaluated, and stopped by a signal."""
+
+import json
+import logging
+import os
+import platform
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from math import nan
+from pathlib import Path
+from shlex import quote
+from time import perf_counter
+from types import FrameType
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from omegaconf import DictConfig
+
+from dqn import __version__, build
+from dqn.again import claimed, resumed, stored_text
+from dqn.agent import INTERFACE
+from dqn.card import identity
+from dqn.cli import plain_options
+from dqn.compatible import unread
+from dqn.processes import SIGNALS, kill_children
+from dqn.tracking.checkpoint import write_text
+from dqn.tracking.logger import start_text_log
+from dqn.tracking.seeding import parameter_hash
+from dqn.trainer import Trainer
+from dqn.types import RunError, UsageError
+
+log = logging.getLogger("dqn")
+
+
+@contextmanager
+def stop_on_signals(trainer: Trainer) -> Iterator[list[int]]:
+    """The first Ctrl-C, SIGTERM or SIGHUP lets the run end with a checkpoint, a second one ends it at once, with every
+    process that it has started. Yields the signals that came."""
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # handlers are the main thread's
+        yield caught
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if caught:
+            kill_children()  # or one that hangs would be left
+            os._exit(128 + number)
+        caught.append(number)
+        if trainer.complete:
+            log.info("All steps are done: python -m dqn.evaluate run=%s evaluates them.", trainer.directory)
+            sys.exit(128 + number)
+        trainer.stop = True
+        log.info("Stopping with a checkpoint; once more to stop at once.")
+
+    usual = {number: signal.getsignal(number) for number in SIGNALS}
+    for number, handler in usual.items():
+        if handler is not signal.SIG_IGN:  # as nohup has SIGHUP
+            signal.signal(number, handle)
+    try:
+        yield caught
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+@contextmanager
+def quiet_threads() -> Iterator[None]:
+    """What a thread of a library raises goes to the log: whoever waits for the thread hears of it, too."""
+    usual = threading.excepthook
+    threading.excepthook = lambda raised: log.debug("A thread ended", exc_info=raised.exc_value)
+    try:
+        yield
+    finally:
+        threading.excepthook = usual
+
+
+def train(cfg: DictConfig, directory: Path, given: Sequence[str] = (), brief: bool = False) -> dict[str, Any]:
+    """One run from the configuration to `result.json`; `cfg.resume` continues the run that lies in `directory`.
+
+    `given` are the overrides of the command line. `brief`: the terminal shows warnings and the result alone, as where
+    many runs follow one another.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with claimed(directory), quiet_threads():
+        start_text_log(directory / "train.log", logging.WARNING if brief else logging.INFO)
+        return _train(cfg, directory, given)
+
+
+def _train(cfg: DictConfig, directory: Path, given: Sequence[str]) -> dict[str, Any]:
+    started = perf_counter()
+    if cfg.resume is None and [*(directory / "checkpoints").glob("*.json")]:
+        raise UsageError(
+            f"{directory} already holds a run: continue it with resume={directory}, or choose another run.dir."
+        )
+    snapshot = resumed(cfg, directory) if cfg.resume is not None else None
+    # TensorBoard forgets what an earlier process logged after this step, and repeats nothing.
+    run = build.run(cfg, directory, snapshot.counters["env_steps"] + 1 if snapshot else 0)
+    trainer = run.trainer
+    trainer.meter.started = started
+    log.info("%s", run.card)
+    for sentence in [*run.warnings, *unread(cfg, given)]:
+        log.warning("%s", sentence)
+    if snapshot is not None:
+        log.info("Resuming from %s", directory)
+        restore(trainer, snapshot, directory)
+    text = stored_text(cfg)
+    write_text(directory / "config.yaml", text)  # once everything has proved to fit: a resume needs it as it was
+    interface = getattr(trainer.collector.envs, "interface", None)
+    if interface is not None:
+        write_text(directory / INTERFACE, json.dumps(interface.plain()))
+    if trainer.env_steps < cfg.steps:
+        (directory / "result.json").unlink(missing_ok=True)  # of fewer steps
+    if snapshot is None:
+        trainer.logger.text("config", f"```yaml\n{text}```")
+    try:
+        with stop_on_signals(trainer) as caught:
+            trainer.run()
+            if caught:
+                log.info(
+                    "Stopped at %s steps. Continue with: python -m dqn.train resume=%s",
+                    f"{trainer.env_steps:,}",
+                    quote(str(directory)),
+                )
+                sys.exit(128 + caught[0])
+            return finish(cfg, run)
+    except RunError as error:
+        log.debug("The run ended here", exc_info=True)
+        raise RunError(f"{error} (traceback in {directory / 'train.log'})") from error
+    finally:
+        run.close()
+
+
+def restore(trainer: Trainer, snapshot: Any, directory: Path) -> None:
+    """Continue from a checkpoint. Errors: UsageError where it does not fit the configuration."""
+    try:
+        for line in trainer.restore(snapshot):
+            log.info("  restored %s", line)
+    except (UsageError, RunError):
+        raise
+    except Exception as error:  # numbers of other shapes, or none at all: what lies in a file may be anything
+        log.debug("What did not fit", exc_info=True)
+        raise UsageError(
+            f"The checkpoint in {directory} does not fit this configuration: leave what makes the network and the "
+            "memory as it was, or begin a new run."
+        ) from error
+
+
+def finish(cfg: DictConfig, run: build.Run) -> dict[str, Any]:
+    """`result.json`, the closing evaluation, and the lines that say what was reached and what to type next."""
+    trainer, directory = run.trainer, run.trainer.directory
+    recent = trainer.meter.recent
+    result = {
+        **identity(cfg, run.env_id),
+        "evaluation": None,
+        "training": {"return": float(np.mean(recent)) if recent else None, "episodes": len(recent)},
+        "env_steps": trainer.env_steps,
+        "updates": trainer.updates,
+        "seconds": trainer.meter.elapsed,
+        "seconds_by_stage": {k: round(v, 4) for k, v in trainer.meter.seconds.items()},
+        "parameter_hash": parameter_hash(trainer.learner.online.state_dict()),
+        "device": str(run.device),
+        "engine": run.engine,
+        "versions": {
+            "dqn": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "gymnasium": gymnasium.__version__,
+            "numpy": np.__version__,
+        },
+    }
+    repeated = (directory / "result.json").is_file()  # of these very steps: its evaluation has been logged
+    write_text(directory / "result.json", json.dumps(result, indent=1))  # what is known, before what may fail
+    if cfg.tracking.final_episodes:
+        evaluation = trainer.close_evaluation(cfg.tracking.final_episodes, logged=not repeated)
+        result["evaluation"] = evaluation
+        write_text(directory / "result.json", json.dumps(result, indent=1))
+        say_evaluation(evaluation, trainer, result["seconds"])
+    trainer.logger.hparams(
+        {**identity(cfg, run.env_id, flat=True), **plain_options(cfg)},
+        {"evaluation/return": score(result)},
+    )
+    log.info("Results are in %s", directory.resolve())
+    shown = quote(str(directory))
+    log.info("  evaluate:  python -m dqn.evaluate run=%s episodes=100", shown)
+    log.info("  curves:    tensorboard --logdir %s", shown)
+    return result
+
+
+def say_evaluation(evaluation: dict[str, Any], trainer: Trainer, seconds: float) -> None:
+    """The closing evaluation in words."""
+    known = evaluation.get("known_q")
+    if known:
+        log.info(
+            "|Q − Q*| over all states and actions: max %.4f, mean %.4f (range of Q* %.4f)",
+            known["max_error"],
+            known["mean_error"],
+            known["range"],
+        )
+    log.info(
+        "Greedy evaluation over %d episodes: %.2f ± %.2f  (%s steps, %s updates, %.1f s)",
+        evaluation["episodes"],
+        evaluation["mean"],
+        evaluation["std"],
+        f"{trainer.env_steps:,}",
+        f"{trainer.updates:,}",
+        seconds,
+    )
+
+
+def score(result: dict[str, Any]) -> float:
+    """The closing evaluation's mean return, or what stands for it where there was none: that of the last episodes."""
+    evaluation = result["evaluation"]
+    if evaluation is not None:
+        return evaluation["mean"]
+    trained = result["training"]["return"]
+    return nan if trained is None else trained
