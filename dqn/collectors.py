@@ -30,7 +30,7 @@ def chosen(cfg: DictConfig, envs: Any, actor: Actor, rows: int, engine: Any) -> 
     ticks = max(1, min(STAGE_TICKS, STAGE_BYTES // seen, rows // 4))
     if isinstance(envs, TensorEnvs):
         return TensorCollector(envs, actor, ticks, engine.capture)
-    stage = partial(Stage, envs.spec, envs.num_envs, ticks, actor.network.state_size)
+    stage = partial(Stage, envs.spec, envs.num_envs, ticks, actor.network.state_size, told=len(envs.told))
     if cfg.execution.actor == "local":
         return _local(envs, actor, engine, stage)
     plain = OmegaConf.to_container(OmegaConf.merge(cfg, {"run": None}), resolve=True)  # which names the time of day

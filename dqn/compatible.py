@@ -74,6 +74,8 @@ def check_compatible(cfg: DictConfig, head: Any, sampler: Any, state_size: int) 
         "execution.actor=process steps its environments itself: set env.vectorization=sync, or execution.actor=local": (
             elsewhere and cfg.env.get("vectorization") == "async"
         ),
+        "tracking.info names values of the info of Gymnasium's environments, and tensor worlds have none: set "
+        "tracking.info=[]": "world" in cfg.env and bool(cfg.tracking.get("info")),
         "tracking.evaluate_in=training plays where this process acts: set execution.actor=local": (
             elsewhere and cfg.tracking.evaluate_in == "training"
         ),

@@ -16,6 +16,7 @@ from dqn.ops.schedules import Constant
 from dqn.tracking.evaluation import known_values, play
 from dqn.tracking.logger import EvaluationProgress
 from dqn.tracking.seeding import generator, stream
+from dqn.tracking.told import summary
 from dqn.types import UsageError
 
 log = logging.getLogger("dqn")
@@ -50,7 +51,8 @@ class Evaluator:
         longest: int = 0,
     ) -> dict[str, Any]:
         """One evaluation; `longest` is the length of the longest training episode. Returns what tracking.evaluation's
-        `play` does, with epsilon, the cap, and the distance to Q* where it is known."""
+        `play` does, with epsilon, the cap, the values of the infos that tracking.info names, and the distance to Q*
+        where it is known."""
         cfg = self.cfg.tracking
         episodes = cast(int, cfg.evaluate_episodes if episodes is None else episodes)
         epsilon = cast(float, cfg.evaluate_epsilon if epsilon is None else epsilon)
@@ -69,6 +71,9 @@ class Evaluator:
         try:
             with EvaluationProgress(episodes) as progress:
                 result = play(actor, envs, episodes, stream(seed, "evaluation"), cap, stop, progress)
+            told = result.pop("told")
+            if envs.told:
+                result["info"] = summary(envs.told, told)
             if self.optimal is not None:
                 h = instantiate(self.cfg.transform)
                 result["known_q"] = known_values(self.network, self.optimal, self.device, self.cfg.gamma, h)

@@ -124,7 +124,7 @@ class RemoteCollector:
         tensors |= {"fresh": torch.tensor(self.fresh), "box": self.boxes[self.box]}
         if self.come is not None:
             rows = vars(self.stages[self.turn].rows(self.come[1])).items()
-            tensors |= {f"ahead/{k}": torch.from_numpy(x) for k, x in rows if x is not None}
+            tensors |= {f"ahead/{k}": torch.from_numpy(x) for k, x in rows if x is not None and k != "told"}
             tensors["come"] = torch.tensor(self.come[:3])
         return tensors
 

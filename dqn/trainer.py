@@ -56,7 +56,9 @@ class Trainer:
         self.watch = Watch(self.learner, self.gamma)
         self.saved_at, self.drawn = -1, ()
         recorded = float(self.memory.ring.reward.nan_to_num().abs().max())
-        self.meter = Meter(STATS, self.learner.parameters[0].device, self.collector.num_envs, recorded)
+        self.meter = Meter(
+            STATS, self.learner.parameters[0].device, self.collector.num_envs, recorded, self.collector.envs.told
+        )
         self.checkpoints = Checkpoints(self.directory / "checkpoints")
         self.saved_rows = torch.zeros_like(self.memory.ring.written)
         self.parts = {
@@ -168,6 +170,8 @@ class Trainer:
         if logged and not self.stop:  # it is whole
             known = {f"qstar/{k}": v for k, v in result.get("known_q", {}).items() if k.endswith("_error")}
             numbers = {"return": result["mean"], "std": result["std"], "length": float(np.mean(result["lengths"]))}
+            told = {f"info/{k}": v["mean"] for k, v in result.get("info", {}).items() if v["mean"] is not None}
+            numbers |= told
             self.logger.scalars({**{f"evaluation/{k}": v for k, v in numbers.items()}, **known}, self.env_steps)
         return result
 

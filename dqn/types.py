@@ -43,7 +43,7 @@ class Step:
     `reset[e]`: this tick was not a decision but the autoreset of environment e, its action was ignored.
     `final_obs[e]`: the last observation of the episode that ended at this tick, where `obs[e]` already belongs
     to the next one (autoreset modes SAME_STEP and DISABLED; None in NEXT_STEP, and at ticks where nothing ended).
-    `told[e]`: the values that tracking.info names, where an episode of environment e ended; NaN where it gave none.
+    `told[e]`: the values that tracking.info names, where an episode of environment e ended; NaN where there is none.
     """
 
     obs: np.ndarray  # [E, ...] what is seen after the tick
@@ -73,7 +73,7 @@ class Rows:
     final_obs: Any = None  # [K, E, ...] valid where done and used only if `splits`
     splits: Any = None  # [K, E] bool: the episode ended here and obs[k+1] belongs to the next one
     core: Any = None  # [K, E, S] what the network's core remembered before each tick
-    told: Any = None  # [K, E, I] the values that tracking.info names, where an episode ended; else NaN
+    told: Any = None  # [K, E, I] the values that tracking.info names, valid where an episode ended
 
 
 @dataclass

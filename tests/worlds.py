@@ -463,6 +463,61 @@ class Odd(Counting):
             raise OSError("no way back")
 
 
+def told(episode, steps, over):
+    """What an episode tells at a step: a cost that grows, whether it is a success at its end, and much that is odd."""
+    info = {"cost": 100.0 * episode + steps, "path": "a" * steps, "shape": np.zeros(steps), "list": [None] * steps}
+    metrics = {"metrics": {"r": np.float32(steps), "deep": {"n": steps}}}
+    if not over:
+        return {**info, **metrics, "is_success": None}
+    return {**info, **metrics, "is_success": episode % 2 == 0, "array": np.array([episode])}
+
+
+class Telling(Counting):
+    """Counting with much in its info, of a reset too; `steps` before the end it tells other values."""
+
+    def reset(self, **kwargs):
+        obs, _ = super().reset(**kwargs)
+        return obs, {"cost": -1.0, "is_success": True}
+
+    def step(self, action):
+        obs, reward, terminated, truncated, _ = super().step(action)
+        return obs, reward, terminated, truncated, told(self.episode, self.step_, terminated or truncated)
+
+
+class TellingVector(VectorEnv):
+    """The same as a vector class of its own: environment e ends its episodes after 3 + e steps."""
+
+    single_observation_space, single_action_space = Box(-9, 9, (1,), np.float32), Discrete(2)
+
+    def __init__(self, num_envs=1, mode="SAME_STEP", flagged=True):
+        self.num_envs, self.flagged = num_envs, flagged
+        self.metadata = {"autoreset_mode": AutoresetMode[mode]}
+        self.action_space = batch_space(self.single_action_space, num_envs)
+
+    def reset(self, *, seed=None, options=None):
+        self.steps, self.episode = np.zeros(self.num_envs, int), np.zeros(self.num_envs, int)
+        self.over = np.zeros(self.num_envs, bool)
+        return np.zeros((self.num_envs, 1), np.float32), {}
+
+    def step(self, actions):
+        begins = self.over.copy()  # in NEXT_STEP this tick resets
+        self.steps = np.where(begins, 0, self.steps + 1)
+        self.episode += begins
+        self.over = self.steps >= 3 + np.arange(self.num_envs)
+        ends = self.over.copy()
+        info = {"cost": 100.0 * self.episode + self.steps, "metrics": {"r": self.steps.astype(float)}}
+        won = [bool(self.episode[e] % 2 == 0) if ends[e] else None for e in range(self.num_envs)]
+        info["is_success"] = np.array(won, object)
+        if self.flagged:
+            info["_is_success"] = ends
+        obs = np.zeros((self.num_envs, 1), np.float32)
+        if self.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP and ends.any():
+            info = {"final_info": info, "final_obs": obs.copy(), "cost": np.full(self.num_envs, -1.0)}
+            self.steps[ends], self.over = 0, np.zeros(self.num_envs, bool)
+            self.episode += ends
+        return obs, np.ones(self.num_envs), ends, np.zeros(self.num_envs, bool), info
+
+
 class ThreeLives(Counting):
     """A game of three lives of three steps, each told by info["lives"] as Atari does."""
 
@@ -510,5 +565,6 @@ gymnasium.register("test/Masked-v0", entry_point=Masked)
 gymnasium.register("test/DictImage-v0", entry_point=DictImage)
 gymnasium.register("test/Scaled-v0", entry_point=Scaled)
 gymnasium.register("test/Odd-v0", entry_point=Odd)
+gymnasium.register("test/Telling-v0", entry_point=Telling, vector_entry_point=TellingVector)
 gymnasium.register("test/ThreeLives-v0", entry_point=ThreeLives)
 gymnasium.register("test/Image-v0", entry_point=Image, max_episode_steps=10)

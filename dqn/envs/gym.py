@@ -1,7 +1,7 @@
 """Any Gymnasium environments behind one adapter: the three autoreset modes come out as `Step`s."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -19,14 +19,15 @@ class GymEnvs:
 
     Whether there are action masks is asked by a reset, unless `action_mask` is `none`: a second environment, which only
     would be asked, could not be made where just one can exist. `limit` is after how many steps an episode is cut, None
-    where it is not known to be. At most `max_actions` combinations of actions are taken. Errors: UsageError for spaces
-    DQN cannot use.
+    where it is not known to be. At most `max_actions` combinations of actions are taken. `told` are the names of the
+    values that their info tells where an episode ends. Errors: UsageError for spaces DQN cannot use.
     """
 
     def __init__(
-        self, envs: VectorEnv, action_mask: str = "none", id: str | None = None, max_actions: int = MAX_ACTIONS
-    ):
-        self.envs, self.num_envs = envs, envs.num_envs
+        self, envs: VectorEnv, action_mask: str = "none", id: str | None = None, max_actions: int = MAX_ACTIONS,
+        told: Sequence[str] = (),
+    ):  # fmt: skip
+        self.envs, self.num_envs, self.told = envs, envs.num_envs, tuple(told)
         self.id = id or (envs.spec.id if envs.spec else _inner_id(envs))
         mode = envs.metadata.get("autoreset_mode")
         if not isinstance(mode, AutoresetMode):
@@ -130,7 +131,7 @@ class GymEnvs:
         done = terminated | truncated
         over = self._none if self.mode is AutoresetMode.SAME_STEP else terminated
         obs, final = self._see(shown, info, self._all, over), None
-        told = (info.get("final_info") or info).get(TOLD)
+        told = self._told(info) if self.told and done.any() else None
         if self.mode is AutoresetMode.NEXT_STEP:
             was, self._done = self._done, done
             return Step(obs, reward, terminated, truncated, was, told=told)
@@ -151,6 +152,11 @@ class GymEnvs:
             last = {int(e): _row(info["final_obs"], int(e)) for e in done.nonzero()[0]}
             final = self._see(replaced(shown, last), info.get("final_info", {}), done, terminated)
         return Step(obs, reward, terminated, truncated, self._none, final, told)
+
+    def _told(self, info: Mapping[str, Any]) -> np.ndarray | None:
+        """The values [E, I] that were told where an episode ended, as envs.single and envs.vector put them there."""
+        ends = info.get("final_info")
+        return (ends if isinstance(ends, Mapping) else info).get(TOLD)
 
     def optimal_q(self, gamma: float) -> np.ndarray | None:
         """Q* [S, A] where the world knows it (a method `optimal_q(gamma)` of its environment), else None."""

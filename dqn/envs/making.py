@@ -66,15 +66,15 @@ def make(
                 importlib.import_module(module)
             limit = {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
             envs = gymnasium.make_vec(id, num_envs, vectorization_mode=vectorization, **limit, **kwargs)
-            return GymEnvs(WatchedVector(envs, id, tuple(told)), action_mask, max_actions=max_actions)
+            return GymEnvs(WatchedVector(envs, id, tuple(told)), action_mask, None, max_actions, told)
         makers = [partial(one, index) for index in range(num_envs)]
         if vectorization == "async":  # spawn: a forked child of a threaded torch may hang
             with ignore_signals():
                 workers = Workers(makers, autoreset_mode=mode, context="spawn")
             atexit.register(_end, ref(workers))
-            return GymEnvs(workers, action_mask, id, max_actions)
+            return GymEnvs(workers, action_mask, id, max_actions, told)
         with _closed_on_failure(makers) as noted:
-            return GymEnvs(SyncVectorEnv(noted, autoreset_mode=mode), action_mask, max_actions=max_actions)
+            return GymEnvs(SyncVectorEnv(noted, autoreset_mode=mode), action_mask, None, max_actions, told)
 
 
 @contextmanager

@@ -12,14 +12,16 @@ class Stage:
     """Room for `ticks` ticks of E environments. Every value is copied in, so an environment may reuse its buffers.
 
     For each tick: `decide(obs, action)` before the environment steps, `happen(step)` after it. `state_size` is the
-    width of what the network's core remembers, 0 without one. `zeros(shape, dtype)` gives the memory. The last
+    width of what the network's core remembers, 0 without one; `told` is how many values of the info are noted where an
+    episode ends. `zeros(shape, dtype)` gives the memory. The last
     observation of an episode behind which the next has begun gets a row of its own, as in the ring, where there is one
     environment; of many it lies beside their rows (`splits`), or they would not stay in step.
     """
 
     def __init__(
-        self, spec: Spec, num_envs: int, ticks: int, state_size: int = 0, zeros: Callable[..., np.ndarray] = np.zeros
-    ):
+        self, spec: Spec, num_envs: int, ticks: int, state_size: int = 0, zeros: Callable[..., np.ndarray] = np.zeros,
+        told: int = 0,
+    ):  # fmt: skip
         self.alone = num_envs == 1
         shape = (ticks + self.alone, num_envs)
         real = np.float64 if torch.get_default_dtype() == torch.float64 else np.float32
@@ -28,6 +30,9 @@ class Stage:
         self.action, self.reward = zeros(shape, np.int64), zeros(shape, real)
         self.terminated, self.truncated, self.reset, self.splits = (zeros(shape, bool) for _ in range(4))
         self.core = zeros((*shape, state_size), real) if state_size else None
+        self.told = zeros((*shape, told), np.float64) if told else None
+        if self.told is not None:
+            self.told.fill(np.nan)
         self.ticks, self.used = ticks, 0
 
     @property
@@ -46,6 +51,8 @@ class Stage:
         self.terminated[t] = step.terminated
         self.truncated[t] = step.truncated
         self.reset[t] = step.reset
+        if self.told is not None:
+            self.told[t] = np.nan if step.told is None else step.told
         self.used = t + 1
         if step.final_obs is None:
             self.splits[t] = False
@@ -74,6 +81,7 @@ class Stage:
             self.truncated[:k],
             self.reset[:k],
             core=None if self.core is None else self.core[:k],
+            told=None if self.told is None else self.told[:k],
         )
         if self.splits[:k].any():
             rows.final_obs, rows.splits = self.final_obs[:k], self.splits[:k]

@@ -23,7 +23,8 @@ def play(
 
     An episode of `cap` decisions counts as it is, and its environment, which goes on, plays no more. `progress` is told
     at every tick how many episodes have been played, and decisions. Returns mean, std, every return and length, and how
-    many episodes were as long as the cap; fewer, and no mean of none, where `stop()` says to.
+    many episodes were as long as the cap, and what each episode's info told; fewer, and no mean of none, where `stop()`
+    says to.
     Errors: UsageError when `episodes` is not positive.
     """
     if episodes < 1:
@@ -31,7 +32,7 @@ def play(
     count = envs.num_envs
     owed = np.array([len(range(e, episodes, count)) for e in range(count)])  # [E]
     returns, lengths = np.zeros(count), np.zeros(count, np.int64)
-    games: list[list[tuple[float, int]]] = [[] for _ in range(count)]
+    games: list[list[tuple[float, int, Any]]] = [[] for _ in range(count)]  # return, length and what its info told
     obs = envs.reset(seed)
     retired = np.zeros(count, bool)
     ended = decisions = 0
@@ -44,7 +45,7 @@ def play(
         capped = (lengths >= cap) & ~(step.terminated | step.truncated) & ~retired
         for e in ((step.terminated | step.truncated | capped) & ~retired).nonzero()[0]:
             ended += int(len(games[e]) < owed[e])
-            games[e].append((float(returns[e]), int(lengths[e])))
+            games[e].append((float(returns[e]), int(lengths[e]), None if step.told is None else step.told[e]))
             returns[e], lengths[e] = 0.0, 0
         retired |= capped
         obs = step.obs
@@ -52,14 +53,15 @@ def play(
             progress(ended, decisions)
     order = [(i % count, i // count) for i in range(episodes)]
     played = [games[e][i] for e, i in order if i < len(games[e])]
-    scores = np.array([score for score, _ in played])
+    scores = np.array([score for score, *_ in played])
     return {
         "episodes": len(played),
         "mean": float(scores.mean()) if played else float("nan"),
         "std": float(scores.std()) if played else float("nan"),
         "returns": scores.tolist(),
-        "lengths": [length for _, length in played],
-        "capped": sum(length >= cap for _, length in played),
+        "lengths": [length for _, length, _ in played],
+        "capped": sum(length >= cap for _, length, _ in played),
+        "told": [told for *_, told in played if told is not None],
         "seed": seed,
     }
 

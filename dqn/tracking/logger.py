@@ -20,6 +20,7 @@ TAGS = (
     "qstar/mean_error",
 )  # fmt: skip
 LINE_EVERY = 10.0  # seconds between two lines of an evaluation
+NAMED = ("exploration/", "info/", "evaluation/info/")  # tags whose last word a part or an option names
 STAGES = ("env", "act", "wait", "store", "update", "sync", "log", "evaluate", "checkpoint")
 
 
@@ -77,8 +78,8 @@ def trim_memory() -> None:
 class Logger:
     """Scalars by tag and env_steps into event files of the run's directory; with `purge_step` a resume starts clean.
 
-    Only TAGS, time/<stage> and exploration/<its name> are accepted: a new tag is a decision, not an accident. Where the
-    event files cannot be written the run goes on without them, and that is said once.
+    Only TAGS, time/<stage>, exploration/<its name> and what tracking.info names are accepted: a new tag is a decision,
+    not an accident. Where the event files cannot be written the run goes on without them, and that is said once.
     """
 
     def __init__(self, directory: Path, purge_step: int | None = None):
@@ -100,7 +101,7 @@ class Logger:
 
     def scalars(self, values: dict[str, float], env_steps: int) -> None:
         for tag in values:
-            if tag not in self.allowed and not tag.startswith("exploration/"):
+            if tag not in self.allowed and not tag.startswith(NAMED):
                 raise KeyError(f"{tag!r} is not one of the project's tags; add it to tracking.logger.TAGS")
         with self._writing():
             for tag, value in values.items():
