@@ -80,13 +80,14 @@ PARTS = (
 )  # fmt: skip
 
 
-def identity(cfg: DictConfig, env_id: str, flat: bool = False) -> dict[str, Any]:
-    """What a run is: the names of its algorithm, of its environment and of every part, for its result and its logs."""
+def identity(cfg: DictConfig, env_id: str, torso: Any, flat: bool = False) -> dict[str, Any]:
+    """What a run is: the names of its algorithm, of its environment and of every part, for its result and its logs.
+    `torso` is the one that was made, as torso=auto may have picked it."""
 
     def name(option: str) -> Any:
         return OmegaConf.select(cfg, option, throw_on_resolution_failure=False)
 
-    parts = {part: part_name(cfg[part]) for part in PARTS}
+    parts = {part: part_name(cfg[part]) for part in PARTS} | {"torso": type(torso).__name__}
     parts |= {"sampler": part_name(cfg.replay.sampler), "terms": "+".join(map(part_name, cfg.terms.values())) or "none"}
     first = {"algorithm": name("chosen.algorithm"), "env": env_id, "seed": cfg.seed}
     return first | (parts if flat else {"parts": parts})

@@ -155,7 +155,7 @@ def finish(cfg: DictConfig, run: build.Run) -> dict[str, Any]:
     trainer, directory = run.trainer, run.trainer.directory
     recent = trainer.meter.recent
     result = {
-        **identity(cfg, run.env_id),
+        **identity(cfg, run.env_id, trainer.learner.online.torso),
         "evaluation": None,
         "training": {"return": float(np.mean(recent)) if recent else None, "episodes": len(recent)},
         "env_steps": trainer.env_steps,
@@ -180,8 +180,9 @@ def finish(cfg: DictConfig, run: build.Run) -> dict[str, Any]:
         result["evaluation"] = evaluation
         write_text(directory / "result.json", json.dumps(result, indent=1))
         say_evaluation(evaluation, trainer, result["seconds"])
+    names = identity(cfg, run.env_id, trainer.learner.online.torso, flat=True)
     trainer.logger.hparams(
-        {**identity(cfg, run.env_id, flat=True), **plain_options(cfg)},
+        {**names, **plain_options(cfg), **names},  # the names come first, and say what was made
         {"evaluation/return": score(result)},
     )
     log.info("Results are in %s", directory.resolve())

@@ -1,12 +1,15 @@
 """torso=auto takes the torso that fits what is observed, says so, and takes the same one wherever a run is opened."""
 
+import json
+
 import gymnasium
 import numpy as np
 import pytest
 import torch
-from conftest import configure, world
+from conftest import configure, here, world
 
 import dqn
+from dqn import train
 from dqn.again import stored_text
 from dqn.cli import CONF
 from dqn.networks.convs import MinAtarCNN, NatureCNN
@@ -75,6 +78,13 @@ def test_b11_the_card_says_what_was_taken_and_why(wired, overrides, kind, says):
 
 
 @pytest.mark.parametrize("overrides", [["env=cartpole"], ["env=chain", "algorithm=rainbow"], world("test/Masked-v0")])
+def test_b11_the_result_names_the_torso_that_was_taken(tmp_path):
+    tiny = ["torso.auto.small_image.hidden=4", "tracking.final_episodes=1", "tracking.evaluate_every=0"]
+    code, _, errors = here(train, *world("test/Planes-v0"), *FEW, *tiny, f"run.dir={tmp_path}/run")
+    assert code == 0, errors
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["parts"]["torso"] == "MinAtarCNN"
+
+
 def test_b11_for_a_vector_it_is_the_mlp_to_the_last_bit(wired, overrides):
     """Its options stand where those of torso=mlp do."""
     hashes = set()
