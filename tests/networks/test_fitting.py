@@ -77,7 +77,6 @@ def test_b11_the_card_says_what_was_taken_and_why(wired, overrides, kind, says):
     assert says in line
 
 
-@pytest.mark.parametrize("overrides", [["env=cartpole"], ["env=chain", "algorithm=rainbow"], world("test/Masked-v0")])
 def test_b11_the_result_names_the_torso_that_was_taken(tmp_path):
     tiny = ["torso.auto.small_image.hidden=4", "tracking.final_episodes=1", "tracking.evaluate_every=0"]
     code, _, errors = here(train, *world("test/Planes-v0"), *FEW, *tiny, f"run.dir={tmp_path}/run")
@@ -85,6 +84,7 @@ def test_b11_the_result_names_the_torso_that_was_taken(tmp_path):
     assert json.loads((tmp_path / "run" / "result.json").read_text())["parts"]["torso"] == "MinAtarCNN"
 
 
+@pytest.mark.parametrize("overrides", [["env=cartpole"], ["env=chain", "algorithm=rainbow"], world("test/Masked-v0")])
 def test_b11_for_a_vector_it_is_the_mlp_to_the_last_bit(wired, overrides):
     """Its options stand where those of torso=mlp do."""
     hashes = set()
