@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,10 @@ def function(node: DictConfig) -> Any:
     """A part that is a function with its numbers filled in; freed from Hydra's checks, which every call
     would repeat."""
     made = instantiate(node)
-    return partial(made.func, *made.args, **made.keywords) if isinstance(made, partial) else made
+    if not isinstance(made, partial):
+        return made
+    signature(made.func).bind_partial(*made.args, **made.keywords)  # or a wrong name would be found in the first update
+    return partial(made.func, *made.args, **made.keywords)
 
 
 @contextmanager
