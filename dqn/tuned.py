@@ -34,17 +34,19 @@ def by_id(cfg: DictConfig) -> DictConfig:
 
 
 def world_of(env: Any, chosen: str) -> str | None:
-    """The name of the group whose environment this is: of the one that was `chosen`, or that has this id."""
-    groups: dict[str, Any] = {path.stem: OmegaConf.load(path) for path in sorted((CONF / "env").glob("*.yaml"))}
-    own = (
-        str(groups[chosen].get("id", "")) if chosen in groups and not OmegaConf.is_missing(groups[chosen], "id") else ""
-    )
-    for name, group in groups.items():
+    """The name of the group whose environment this is: of the one that has this id, or, for another game of the same
+    emulator (ALE/…), of the one that was `chosen`; None where there is none."""
+    ids: dict[str, str] = {}
+    for path in sorted((CONF / "env").glob("*.yaml")):
+        group: Any = OmegaConf.load(path)
+        if "id" not in group or OmegaConf.is_missing(group, "id"):
+            continue
+        ids[path.stem] = str(group.id)
         same_way = group.get("vectorization") != VECTOR or env.get("vectorization") == VECTOR
-        if not OmegaConf.is_missing(group, "id") and group.get("id") == env.id and same_way:
-            return name
+        if group.id == env.id and same_way:
+            return path.stem
     family, _, game = str(env.id).partition("/")
-    return chosen if game and own.startswith(f"{family}/") else None  # the games of one emulator
+    return chosen if game and ids.get(chosen, "").startswith(f"{family}/") else None
 
 
 def directory_word(env: Any, chosen: str) -> str:

@@ -28,10 +28,11 @@ def fitting(spec: Spec) -> tuple[str, str]:
     shape, bytes_ = spec.obs_shape, spec.obs_dtype.kind in "ub"
     seen = f"{spec.obs_dtype} {shape}"
     sides = image_sides(shape) if len(shape) in ((2, 3, 4) if bytes_ else (3,)) else (0, 0)
+    what = f"{'a stack of images' if len(shape) == 4 else 'an image'} of {sides[0]} × {sides[1]}"
     if min(sides) >= LARGE:
-        return "image", f"{seen} is an image of {sides[0]} × {sides[1]}"
+        return "image", f"{seen} is {what}"
     if min(sides) >= SMALL and len(shape) > 2:
-        return "small_image", f"{seen} is an image of {sides[0]} × {sides[1]}, below {LARGE} a side"
+        return "small_image", f"{seen} is {what}, below {LARGE} a side"
     return "vector", f"{seen} is no image"
 
 

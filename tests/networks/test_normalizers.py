@@ -249,3 +249,17 @@ def test_b10_classic_control_is_near_enough(wired, capsys, env):
     start_text_log(None)
     run.trainer.run()
     assert "normalizer=running" not in capsys.readouterr().out
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("env", ["env=cartpole", "env=tensor_cartpole"])
+def test_on_a_gpu_it_is_captured_with_the_rest_and_counts_the_same(wired, env, caplog):
+    counted = []
+    for place in (["device=cpu"], ["device=cuda", "execution=cudagraph"]):
+        steps = ["env.num_envs=4", "steps=120", "learning_starts=40", "exploration.epsilon=1.0"]
+        run = wired(env, RUNNING, *steps, "tuned.hidden=[8]", *place)
+        run.trainer.run()
+        (statistics,) = run.trainer.learner.online.normalizer.statistics
+        counted.append((int(statistics.count), statistics.mean.device.type))
+    assert counted == [(120, "cpu"), (120, "cuda")]
+    assert [r.message for r in caplog.records if "as written" in r.message] == []
