@@ -50,8 +50,8 @@ def test_bf16_in_a_recorded_update_is_bf16_as_written(wired, recorded_only):
     for trainer in (written, recorded):
         trainer.run()
     recorded.update = engines.Compiled(torch.device("cpu"), 0).capture(recorded.update, recorded.learner.optimizer)
-    for _ in range(3):
-        written.update(), recorded.update()
+    # One update: in bf16 a last bit that an optimizer rounds otherwise may turn a unit off in the next one.
+    written.update(), recorded.update()
     for mine, theirs in zip(written.learner.parameters, recorded.learner.parameters, strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-3)
 
@@ -79,7 +79,7 @@ def test_tf32_is_torchs_setting_and_the_next_run_sets_its_own(wired):
 
 @pytest.mark.parametrize(
     "override, says",
-    [("execution.precision=half", "must be float32, tf32 or bf16"), ("execution.channels_last=1", "true or false")],
+    [("execution.precision=half", "must be float32 or tf32 or bf16"), ("execution.channels_last=1", "true or false")],
 )
 def test_what_is_no_precision_is_refused_in_a_sentence(override, says, tmp_path):
     with pytest.raises(UsageError, match=says):
