@@ -33,7 +33,6 @@ class Run:
     trainer: Trainer
     env_id: str
     device: torch.device
-    engine: str
     card: str
     warnings: list[str]
 
@@ -72,17 +71,18 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None, device: torc
     memory_plan = plan(cfg, spec, sum(p.numel() for p in online.parameters()), online.state_size, place, directory)
     memory = parts.memory(cfg, spec, sampler, envs.num_envs, online.state_size, place, directory)
     times, learner = parts.times(cfg), parts.learner(cfg, online, device)
-    engine = parts.engine(cfg, device, times, learner.steps)
+    engine = parts.engine(cfg, device, times.updates_due(0, times.steps) * learner.steps)
     actor = parts.actor(cfg, online, device, envs.num_envs)
     collector = collectors.chosen(cfg, envs, actor, memory.ring.rows, engine)
     trainer = Trainer(
         collector=collector, actor=actor, memory=memory, learner=learner,
         update=flushed(_update(memory, learner, engine, device)),
-        evaluate=Evaluator(cfg, online, device, envs, optimal),
+        evaluate=Evaluator(cfg, online, device, parts.acting_engine(device), envs, optimal),
         times=times, seed=seed, gamma=cfg.gamma, directory=directory, logger=Logger(directory, purge_step),
+        engine=engine,
     )  # fmt: skip
     shown = card(cfg, envs, memory_plan, why, engine.why, directory)
-    return Run(trainer, envs.id, device, engine.why, shown, warnings(cfg, learner.lr_schedule, envs))
+    return Run(trainer, envs.id, device, shown, warnings(cfg, learner.lr_schedule, envs))
 
 
 def _update(memory: Memory, learner: Learner, engine: Any, device: torch.device) -> Callable:

@@ -51,4 +51,4 @@ def elsewhere(plain: Any, stage: Callable[[], Stage]) -> Collector:
     network = parts.first_network(cfg, envs.spec)
     actor = parts.actor(cfg, network, cpu, envs.num_envs)
     network.draw_from(actor.generator)
-    return _local(envs, actor, parts.engine(cfg, cpu, parts.times(cfg), 1), stage)
+    return _local(envs, actor, parts.engine(cfg, cpu, 0), stage)

@@ -5,6 +5,7 @@ import sys
 
 import torch
 
+from dqn import parts
 from dqn.agent import trained
 from dqn.cli import front_door, names, real, run_directory, say, text, verb_options, whole
 from dqn.evaluator import Evaluator
@@ -34,7 +35,7 @@ def evaluate() -> None:
     cfg, counters = found.cfg, found.snapshot.counters
     torch.set_num_threads(cfg.execution.threads)
     cfg.tracking.evaluate_in = "own"
-    evaluator = Evaluator(cfg, found.network, device)
+    evaluator = Evaluator(cfg, found.network, device, parts.acting_engine(device))
     if inner(found.spec).states:
         evaluator.know_optimal()
     start_text_log(None)

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, cast
 
+import numpy as np
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -15,7 +16,7 @@ from dqn.networks.qnetwork import QNetwork
 from dqn.ops.schedules import Constant
 from dqn.tracking.evaluation import known_values, play
 from dqn.tracking.logger import EvaluationProgress
-from dqn.tracking.seeding import generator, stream
+from dqn.tracking.seeding import stream
 from dqn.tracking.told import summary
 from dqn.types import UsageError
 
@@ -34,13 +35,21 @@ class Evaluator:
     """
 
     def __init__(
-        self, cfg: DictConfig, network: QNetwork, device: torch.device, training: Any = None, optimal: Any = None
+        self,
+        cfg: DictConfig,
+        network: QNetwork,
+        device: torch.device,
+        engine: Any,
+        training: Any = None,
+        optimal: Any = None,
     ):
-        self.cfg, self.network, self.device = cfg, network, device
+        self.cfg, self.network, self.device, self.engine = cfg, network, device, engine
         self.training = training if cfg.tracking.evaluate_in == "training" else None
         self.optimal = optimal  # Q* of states that are seen, where it is known
         self.envs: Any = None
         self.only_one = False  # no second environment can be made
+        self.generator, self.epsilon = torch.Generator(device), Constant(0.0)
+        self.actors: dict[int, Actor] = {}  # by how many environments they act in
 
     def __call__(
         self,
@@ -60,13 +69,9 @@ class Evaluator:
         envs = self._environments(episodes)
         cap = self.cap(envs, longest)
         envs.set_cap(cap)
-        actor = Actor(
-            self.network,
-            EpsilonGreedy(Constant(epsilon)),
-            self.device,
-            generator(seed, "evaluation", self.device),
-            envs.num_envs,
-        )
+        actor = self._actor(envs.num_envs)
+        self.epsilon.value = float(epsilon)
+        self.generator.manual_seed(stream(seed, "evaluation"))
         self.network.eval()  # mean weights and fixed fractions: nothing is drawn
         try:
             with EvaluationProgress(episodes) as progress:
@@ -96,6 +101,16 @@ class Evaluator:
         """How many decisions an episode may have."""
         most = self.cfg.tracking.evaluate_cap
         return most if envs.limit is not None else min(most, max(SHORTEST_CAP, TIMES_LONGEST * longest))
+
+    def _actor(self, environments: int) -> Actor:
+        """One that acts in so many environments, and remembers nothing yet."""
+        if environments not in self.actors:
+            made = Actor(self.network, EpsilonGreedy(self.epsilon), self.device, self.generator, environments)
+            made.policy = self.engine.capture(made.policy, small=True)
+            self.actors[environments] = made
+        actor = self.actors[environments]
+        actor.forget(np.ones(environments, bool))
+        return actor
 
     def _environments(self, episodes: int) -> Any:
         if self.training is not None:

@@ -22,6 +22,7 @@ from dqn.envs.gym import GymEnvs
 from dqn.envs.making import make
 from dqn.envs.tensor.envs import TensorEnvs
 from dqn.execution.device import set_precision
+from dqn.execution.engines import Eager
 from dqn.learning.learner import Learner
 from dqn.learning.objective import Objective
 from dqn.learning.passes import Passes
@@ -222,10 +223,15 @@ def actor(cfg: DictConfig, network: QNetwork, device: torch.device, num_envs: in
     return Actor(network, exploration, device, generator(cfg.seed, "exploration", device), num_envs)
 
 
-def engine(cfg: DictConfig, device: torch.device, clock: Times, steps: int) -> Any:
-    """What runs the steps of a device; an update takes `steps` gradient steps."""
+def engine(cfg: DictConfig, device: torch.device, updates: int) -> Any:
+    """What runs the steps of a device, `updates` of them."""
     with making("execution.engine"):
-        return instantiate(cfg.execution.engine)(device, clock.updates_due(0, clock.steps) * steps)
+        return instantiate(cfg.execution.engine)(device, updates)
+
+
+def acting_engine(device: torch.device) -> Any:
+    """What runs a policy where nothing is learnt."""
+    return Eager(device, 0)
 
 
 def sampler(cfg: DictConfig) -> Any:

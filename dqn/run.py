@@ -164,7 +164,7 @@ def finish(cfg: DictConfig, run: build.Run) -> dict[str, Any]:
         "seconds_by_stage": {k: round(v, 4) for k, v in trainer.meter.seconds.items()},
         "parameter_hash": parameter_hash(trainer.learner.online.state_dict()),
         "device": str(run.device),
-        "engine": run.engine,
+        "engine": trainer.engine.why,
         "versions": {
             "dqn": __version__,
             "python": platform.python_version(),

@@ -48,6 +48,7 @@ class Trainer:
     gamma: float
     directory: Path
     logger: Logger
+    engine: Any
 
     def __post_init__(self) -> None:
         self.env_steps = self.updates = self.points = 0
@@ -235,6 +236,7 @@ class Trainer:
             return
         with self.meter.timed("checkpoint"):
             counters = {name: getattr(self, name) for name in COUNTERS} | self.meter.spent()
+            counters["engine"] = self.engine.chosen
             ring = self.memory.ring
             if not self.checkpoints.complete():
                 self.saved_rows = torch.zeros_like(ring.written)
@@ -248,6 +250,7 @@ class Trainer:
         for name in COUNTERS:
             setattr(self, name, snapshot.counters[name])
         self.meter.go_on(snapshot.counters)
+        self.engine.choose(snapshot.counters["engine"])
         for chunk in snapshot.chunks:
             self.memory.ring.restore_rows(chunk)
         self.checkpoints.chunks = snapshot.files

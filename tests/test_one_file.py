@@ -1,4 +1,8 @@
-"""The package equals one file of plain PyTorch, to the last bit."""
+"""The package equals one file of plain PyTorch.
+
+Both do the same operations, but for one: here the optimizer steps over all parameters as one vector. A processor rounds
+the last few numbers of a vector otherwise than those before, so after 100 updates some differ in their last bits.
+"""
 
 import pytest
 import torch
@@ -28,4 +32,4 @@ def test_package_equals_one_file_dqn_after_100_updates(wired, capacity, train_ev
     parameters, done, _ = train(of)
     assert done == run.trainer.updates == 100
     for want, got in zip(parameters, run.trainer.learner.parameters, strict=True):
-        assert torch.equal(want, got)
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-7)

@@ -13,13 +13,24 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from dqn.execution.measure import is_cached, note_program, program_key
 from dqn.execution.recording import trace
 from dqn.execution.rewrites import REWRITES, add_late, keep_small
 
-OPTIONS = {  # of torch._inductor; what is asserted here holds by construction, and a call is mostly such overhead
-    "size_asserts": False, "nan_asserts": False, "alignment_asserts": False,
+OPTIONS = {  # of torch._inductor
+    # What is asserted holds by construction, and a call is mostly such overhead.
+    "size_asserts": False,
+    "nan_asserts": False,
+    "alignment_asserts": False,
     "fallback_random": True,  # draws from torch's own stream, such as dropout's, are those of the step as written
-}  # fmt: skip
+    # The C++ compiler is most of what a cold start costs. Its header, compiled before, takes 10 s and spares 4 of each
+    # program: a run has one. A program of its own that only tries the vector instructions takes 3 s. Lines and frame
+    # pointers are for debuggers.
+    "cpp_cache_precompile_headers": False,
+    "cpp.vec_isa_ok": True,
+    "aot_inductor.enable_line_tables": False,
+    "aot_inductor.enable_frame_pointer": False,
+}
 
 
 def compiler_missing() -> str:
@@ -30,10 +41,27 @@ def compiler_missing() -> str:
 def record(step: Callable, optimizer: torch.optim.Optimizer | None, *args: Tensor) -> Callable:
     """The step compiled for arguments like these; `optimizer` is the one in it. What else the step reads or writes are
     from now on exactly the tensors that it refers to now."""
+    graph, draws, inputs = _traced(step, optimizer, *args)
+    key = program_key(graph, [*inputs, *args])
+    run = compile_graph(graph, [*inputs, *args])
+    note_program(key)
+    return Program(run, draws, inputs)
+
+
+def cached(step: Callable, optimizer: torch.optim.Optimizer | None, *args: Tensor) -> bool:
+    """Whether the step for arguments like these has been compiled on this machine before."""
+    graph, _, inputs = _traced(step, optimizer, *args)
+    return is_cached(program_key(graph, [*inputs, *args]))
+
+
+def _traced(
+    step: Callable, optimizer: torch.optim.Optimizer | None, *args: Tensor
+) -> tuple[fx.GraphModule, list[partial], list[Tensor]]:
     graph, draws, inputs = trace(step, optimizer, *args, rewrites=REWRITES)
     add_late(graph.graph)
     keep_small(graph.graph)
-    return Program(compile_graph(graph, [*inputs, *args]), draws, inputs)
+    graph.recompile()
+    return graph, draws, inputs
 
 
 class Program:
@@ -53,7 +81,7 @@ def compile_graph(graph: fx.GraphModule, inputs: list[Tensor]) -> Callable:
     for callers that have gradients or views of the tensors."""
     from torch._inductor import compile, config
 
-    options: dict[str, Any] = {k: v for k, v in OPTIONS.items() if hasattr(config, k)}
+    options: dict[str, Any] = {name: value for name, value in OPTIONS.items() if _has(config, name)}
     for option in ("cpp_wrapper", "memory_planning"):  # on a GPU the captured graph spares what they do
         options[option] = all(x.device.type == "cpu" for x in inputs)
     if torch.__version__ < "2.7":  # its cache of programs fails where it finds one
@@ -74,6 +102,15 @@ def compile_graph(graph: fx.GraphModule, inputs: list[Tensor]) -> Callable:
     (program,), result = programs, fx.GraphModule({}, shape).forward  # the program gives a list
     run = _bare(program.current_callable)
     return lambda inputs: result(*run(inputs))
+
+
+def _has(config: Any, name: str) -> bool:
+    """Whether this version of torch has an option."""
+    for word in name.split("."):
+        if not hasattr(config, word):
+            return False
+        config = getattr(config, word)
+    return True
 
 
 def _bare(program: Callable) -> Callable:

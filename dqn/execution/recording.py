@@ -166,23 +166,56 @@ def _drawing(draws: list[partial]) -> dict[Any, Callable]:
 
 
 def _open(module: fx.GraphModule, real: dict[int, Tensor]) -> list[Tensor]:
-    """Make inputs of all that the graph refers to; gives the inputs. Errors: ValueError for a draw that is left."""
-    graph, inputs, places = module.graph, [], {}
+    """Make inputs of all that the graph refers to; gives the inputs. Of tensors that share memory the largest is the
+    input, and the others are views of it, or a compiler would not know that a change of one reaches the others.
 
-    def place(node: fx.Node, tensor: Tensor) -> None:
+    Errors: ValueError for a draw that is left.
+    """
+    graph, inputs, places = module.graph, [], {}
+    found = [node for node in graph.nodes if node.op == "get_attr" and isinstance(getattr(module, node.target), Tensor)]
+    tensors = {node: _real(getattr(module, node.target), real) for node in found}
+    largest: dict[int, Tensor] = {}
+    for tensor in tensors.values():
+        storage = tensor.untyped_storage().data_ptr()
+        if storage not in largest or tensor.numel() > largest[storage].numel():
+            largest[storage] = tensor
+
+    def place(tensor: Tensor) -> fx.Node:
         if id(tensor) not in places:
             with graph.inserting_before(next(iter(graph.nodes))):
                 places[id(tensor)] = graph.placeholder(f"state_{len(inputs)}")
             inputs.insert(0, tensor.detach())
-        node.replace_all_uses_with(places[id(tensor)])
+        return places[id(tensor)]
 
-    for node in list(graph.nodes):
-        if node.op == "get_attr" and isinstance(value := getattr(module, node.target), Tensor):
-            place(node, real.get(id(value), value))
-        elif node.kwargs.get("generator") is not None:
-            raise ValueError(f"{node.target} draws in a step: use torch.rand, randn, randint or randperm")
+    for node, tensor in tensors.items():
+        base = largest[tensor.untyped_storage().data_ptr()] if tensor.numel() else tensor
+        if _is_piece(tensor, base):
+            whole, offset = place(base), tensor.storage_offset() - base.storage_offset()
+            with graph.inserting_before(node):
+                view = graph.call_function(
+                    torch.ops.aten.as_strided.default, (whole, [*tensor.shape], [*tensor.stride()], offset)
+                )
+                view.meta["val"] = node.meta.get("val")
+            node.replace_all_uses_with(view)
+        else:
+            node.replace_all_uses_with(place(tensor))
     for node in reversed(list(graph.nodes)):
+        if node.kwargs.get("generator") is not None:
+            raise ValueError(f"{node.target} draws in a step: use torch.rand, randn, randint or randperm")
         if "profiler" in str(node.target) or (node.op == "get_attr" and not node.users):
             graph.erase_node(node)
     module.recompile()
     return inputs
+
+
+def _real(value: Tensor, real: dict[int, Tensor]) -> Tensor:
+    return real.get(id(value), value)
+
+
+def _is_piece(tensor: Tensor, base: Tensor) -> bool:
+    """Whether a tensor lies within another, which is one stretch of memory."""
+    if tensor is base or tensor.dtype != base.dtype or not base.is_contiguous():
+        return False
+    first = tensor.storage_offset() - base.storage_offset()
+    last = first + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+    return first >= 0 and last < base.numel() and tensor.numel() < base.numel()

@@ -98,8 +98,8 @@ def add_late(graph: fx.Graph) -> None:
     """Where a ReLU follows x·w + b, it adds b in passing; as −(−b), for x·w + b would be put together again. What
     else follows might add it many times."""
     for node in list(graph.nodes):
-        if node.target is not aten.addmm.default or node.kwargs:
-            continue
+        if node.target is not aten.addmm.default or node.kwargs or node.meta["val"].dtype != torch.float32:
+            continue  # in bfloat16 the product would be rounded before b is added
         if {reader.target for reader in _readers(node)} == {aten.relu.default}:
             bias, x, weight = node.args
             with graph.inserting_before(node):

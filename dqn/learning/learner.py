@@ -5,27 +5,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from dqn.learning.optimizer import begin
+from dqn.learning.vector import ParameterVector
 from dqn.types import Batch
 
 SHARED = "normalizer."  # what begins so in a network's state is one and the same in the target network
 STATS = ("loss", "td_error", "q_mean", "q_max", "grad_norm")
-
-
-class _First(dict):
-    """What an optimizer keeps of one parameter; `first` is what each tensor was when it was made."""
-
-    def __init__(self, kept: dict[str, Any]):
-        super().__init__()
-        self.first: dict[str, Tensor] = {}
-        for name, value in kept.items():
-            self[name] = value
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        super().__setitem__(name, value)
-        if isinstance(value, Tensor):
-            self.first.setdefault(name, value.clone())
 
 
 class Learner:
@@ -59,19 +46,24 @@ class Learner:
         self.polyak, self.max_grad_norm = polyak, max_grad_norm
         shared = getattr(online, "normalizer", None)  # of both networks: what it counts is the world's, not learnt
         self.target = online if polyak is None else copy.deepcopy(online, {id(shared): shared}).requires_grad_(False)
-        self.pair = [([*net.parameters()], [*net.buffers()]) for net in (self.target, online)]  # looked up once
+        self.buffers = [[*net.buffers()] for net in (self.target, online)]  # looked up once
         self.generators = ()
         if generators is not None and self.target.draw_from(generators[1]) and online.draw_from(generators[0]):
             self.generators = generators
-        slow: list[Tensor] = online.head.slow_parameters() if hasattr(online.head, "slow_parameters") else []
+        slow: list[nn.Parameter] = online.head.slow_parameters() if hasattr(online.head, "slow_parameters") else []
         usual = [p for p in online.parameters() if all(p is not other for other in slow)]
-        self.parameters: list[Tensor] = [*usual, *slow]
-        self.optimizer = optimizer([{"params": usual}, {"params": slow}] if slow else usual)
+        self.parameters = [*usual, *slow]
+        self.vectors = [ParameterVector(some) for some in (usual, slow) if some]
+        self.optimizer = optimizer([{"params": [v.vector]} for v in self.vectors])
+        self.followers: list[ParameterVector] = []
+        if polyak is not None:
+            theirs = dict(zip(online.parameters(), self.target.parameters(), strict=True))
+            self.followers = [ParameterVector([theirs[p] for p in vector.parameters]) for vector in self.vectors]
         if slow:
             self.optimizer.param_groups[1]["lr"] *= online.head.fraction_lr
         if any(group.get("dampening") for group in self.optimizer.param_groups):
             raise ValueError("optimizer.dampening must be 0: torch leaves it out of the first step alone")
-        self._begin_optimizer()
+        begin(self.optimizer)
         self.lr_schedule = lr_schedule
         self.lr = [group["lr"] for group in self.optimizer.param_groups]
 
@@ -101,53 +93,33 @@ class Learner:
         """One gradient step towards given targets."""
         loss = self.objective.loss(self.online, batch, atoms, probs)
         grads = torch.autograd.grad(loss.total, self.parameters, allow_unused=True)
-        norm = self._clip([g for g in grads if g is not None])
-        self._step(grads)
+        norm = self._step(grads)
         value = loss.q.amax(-1)  # of the greedy action: what Mnih et al. (2015), fig. 2, watch
         stats = [loss.total.detach(), loss.td_error.abs().mean(), value.mean(), value.max(), norm]
         return torch.stack(stats), loss.td_error
 
-    def _step(self, grads: Sequence[Tensor | None]) -> None:
-        for p, grad in zip(self.parameters, grads, strict=True):  # fused kernels expect the parameter's own layout
-            p.grad = grad if grad is None or grad.stride() == p.stride() else torch.empty_like(p).copy_(grad)
+    @torch.no_grad()
+    def _step(self, grads: Sequence[Tensor | None]) -> Tensor:
+        """g ← g · min(1, bound / ‖g‖), then the optimizer's step; returns ‖g‖."""
+        pieces = dict(zip(self.parameters, grads, strict=True))
+        flat = [vector.flat([pieces[p] for p in vector.parameters]) for vector in self.vectors]
+        norm = torch.linalg.vector_norm(flat[0] if len(flat) == 1 else torch.cat(flat))
+        for vector, grad in zip(self.vectors, flat, strict=True):
+            if self.max_grad_norm is not None:
+                grad.mul_((self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
+            vector.vector.grad = grad
         self.optimizer.step()
-        for p in self.parameters:
-            p.grad = None
-
-    @torch.no_grad()
-    def _begin_optimizer(self) -> None:
-        """Make the optimizer's tensors now, as its first step would, so that every update finds the same ones."""
-        groups, state = self.optimizer.param_groups, self.optimizer.state
-        before, own = [p.clone() for p in self.parameters], [dict(group) for group in groups]
-        for group in groups:
-            if "weight_decay" in group:  # it would reach the tensors
-                group["weight_decay"] = 0.0
-        for p in self.parameters:
-            state[p] = _First(state[p])
-        self._step([torch.zeros_like(p) for p in self.parameters])
-        for p, mine in zip(self.parameters, before, strict=True):
-            p.copy_(mine)
-            for name, tensor in state[p].first.items():
-                state[p][name].copy_(tensor)
-            state[p] = dict(state[p])
-        for group, options in zip(groups, own, strict=True):
-            group.update(options)
-
-    @torch.no_grad()
-    def _clip(self, grads: list[Tensor]) -> Tensor:
-        """g ← g · min(1, bound / ‖g‖) in place, returns ‖g‖; torch's clip_grad_norm_ at a fifth of its price."""
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))  # pyright: ignore[reportPrivateImportUsage]  # torch's types hide _foreach_*
-        if self.max_grad_norm is not None:
-            torch._foreach_mul_(grads, (self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))  # pyright: ignore[reportPrivateImportUsage]  # torch's types hide _foreach_*
+        for vector in self.vectors:
+            vector.vector.grad = None
         return norm
 
     @torch.no_grad()
     def sync_target(self) -> None:
         """θ̄ ← θ̄ + ρ(θ − θ̄), in place; nothing where there is no target network."""
         if self.polyak is not None:
-            (mine, my_buffers), (theirs, their_buffers) = self.pair
-            torch._foreach_lerp_(mine, theirs, self.polyak)  # pyright: ignore[reportPrivateImportUsage]  # torch's types hide _foreach_*
-            for buffer, source in zip(my_buffers, their_buffers, strict=True):
+            for mine, theirs in zip(self.followers, self.vectors, strict=True):
+                mine.vector.lerp_(theirs.vector, self.polyak)
+            for buffer, source in zip(*self.buffers, strict=True):
                 buffer.copy_(source)
 
     def set_lr(self, env_steps: int) -> None:
@@ -183,9 +155,10 @@ class Learner:
             tensor.copy_(state[f"optimizer/{name}"])
 
     def _moments(self) -> Iterator[tuple[str, Tensor]]:
-        """What the optimizer keeps of each parameter, by number and name."""
-        for i, p in enumerate(self.parameters):
-            yield from ((f"{i}/{k}", v) for k, v in self.optimizer.state[p].items() if isinstance(v, Tensor))
+        """What the optimizer keeps of each vector of parameters, by number and name."""
+        for i, vector in enumerate(self.vectors):
+            kept = self.optimizer.state[vector.vector]
+            yield from ((f"{i}/{k}", v) for k, v in kept.items() if isinstance(v, Tensor))
 
     def _random(self) -> list[torch.Generator]:
         return [*self.generators, *([self.passes.generator] if self.passes is not None else [])]

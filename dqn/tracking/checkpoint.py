@@ -75,11 +75,17 @@ def _naming(path: Path) -> Iterator[None]:
         raise OSError(error.errno, f"cannot be written ({error.strerror})", str(path)) from error
 
 
+def _alone(tensor: Tensor) -> Tensor:
+    """The tensor on the CPU, contiguous and in memory that no other one shares, as safetensors wants it."""
+    mine = tensor.detach().cpu().contiguous()
+    return mine if mine.untyped_storage().nbytes() == mine.nbytes else mine.clone()
+
+
 def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
     temporary = path.with_suffix(".tmp")
     with _naming(path):
         temporary.unlink(missing_ok=True)  # or a link that lies there would be followed
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary)
+        save_file({name: _alone(tensor) for name, tensor in tensors.items()}, temporary)
         digest = _sha256(temporary)
         _sync(temporary)
         temporary.replace(path)

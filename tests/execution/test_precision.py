@@ -79,7 +79,7 @@ def test_tf32_is_torchs_setting_and_the_next_run_sets_its_own(wired):
 
 @pytest.mark.parametrize(
     "override, says",
-    [("execution.precision=half", "must be float32, tf32 or bf16"), ("execution.channels_last=1", "true or false")],
+    [("execution.precision=half", "must be float32 or tf32 or bf16"), ("execution.channels_last=1", "true or false")],
 )
 def test_what_is_no_precision_is_refused_in_a_sentence(override, says, tmp_path):
     with pytest.raises(UsageError, match=says):
