@@ -24,8 +24,8 @@ from dqn.types import UsageError
 log = logging.getLogger("dqn")
 STORED = "stored_run"  # the name by which Hydra finds a resumed run's configuration in memory
 KEPT = (  # what a checkpoint was made with
-    "seed", "n_step", "torso", "core", "layer", "output", "head", "transform", "passes", "env.id", "env.world",
-    "env.num_envs", "env.autoreset", "env.max_episode_steps", "env.kwargs", "env.wrappers",
+    "seed", "n_step", "torso", "core", "layer", "output", "head", "dense_in", "transform", "passes",
+    "env.id", "env.world", "env.num_envs", "env.autoreset", "env.max_episode_steps", "env.kwargs", "env.wrappers",
     "replay.capacity", "replay.length", "replay.burn_in", "replay.stride", "replay.frame_stack", "replay.frame_padding",
     "replay.path", "reward_clip", "execution.actor",
 )  # fmt: skip

@@ -72,7 +72,7 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None) -> Run:
         evaluate=parts.Evaluator(cfg, online, device, envs),
         times=times, seed=seed, gamma=cfg.gamma, directory=directory, logger=Logger(directory, purge_step),
     )  # fmt: skip
-    shown = card(cfg, envs, memory_plan, why, engine.why, directory)
+    shown = card(parts.with_dense_layer(cfg), envs, memory_plan, why, engine.why, directory)
     return Run(trainer, device, engine.why, shown, doubts(cfg, learner.lr_schedule))
 
 

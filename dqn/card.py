@@ -72,13 +72,22 @@ def _seen(spec: Spec) -> str:
     return f"{spec.states} states" if spec.states else f"{spec.obs_dtype} {spec.obs_shape}"
 
 
+def _dense_line(cfg: DictConfig) -> str:
+    """What the output lacks where it should have the torso's last hidden layer, or nothing."""
+    if cfg.dense_in != "output" or cfg.output.get("hidden") != []:
+        return ""
+    return "output, but this torso has no hidden layer to give: output.hidden=[WIDTH] gives the output one of its own"
+
+
 def card(cfg: DictConfig, envs: Any, memory_plan: str, why: str, engine: str, directory: Path) -> str:
     """The recipe card: what this run is made of."""
     spec = envs.spec
     returns = f"n_step={cfg.n_step}" if cfg.lambda_ is None else f"lambda_={cfg.lambda_}"
     lines = {
         "env": f"{envs.id} × {envs.num_envs} ({envs.mode.value}), sees {_seen(spec)}, {spec.num_actions} actions",
-        **{part: part_line(cfg[part]) for part in ("torso", "core", "head", "backup", "transform", "terms", "replay")},
+        **{part: part_line(cfg[part]) for part in ("torso", "core", "head")},
+        "dense_in": _dense_line(cfg),
+        **{part: part_line(cfg[part]) for part in ("backup", "transform", "terms", "replay")},
         "returns": f"{returns}, gamma={cfg.gamma}",
         **{part: part_line(cfg[part]) for part in ("exploration", "target", "optimizer", "lr_schedule")},
         "time": f"{cfg.steps:,} env_steps from seed {cfg.seed}; behind {cfg.learning_starts:,}, "

@@ -32,12 +32,13 @@ OPTIONAL = (  # may be null, or not be there
     *(name for name in BETWEEN if name.startswith(("backup.", "lr_schedule."))),
 )  # fmt: skip
 ACTORS = ("local", "process")
+PLACES = ("torso", "output")  # of the last hidden layer
 SWITCHES = ("execution.channels_last", "replay.stored_state")
 PLAIN = {  # sections that are read here, option by option; every other option is an argument of a part
     "": {
         "torso", "core", "layer", "output", "head", "backup", "transform", "terms", "replay", "exploration", "target",
         "optimizer", "lr_schedule", "env", "execution", "tracking", "seed", "steps", "gamma", "n_step", "lambda_",
-        "passes", "learning_starts", "train_every", "updates", "max_grad_norm", "reward_clip",
+        "passes", "learning_starts", "train_every", "updates", "max_grad_norm", "reward_clip", "dense_in",
         "device", "resume", "run", "tuned",
     },
     "replay": {"capacity", "batch_size", "sampler", "length", "burn_in", "stride", "stored_state", "path", "device",
@@ -113,6 +114,8 @@ def _kinds(cfg: DictConfig) -> None:
             raise UsageError(f"{name} must be a list as {example}, got {value!r}.")
     if not isinstance(cfg.env.get("wrappers"), (DictConfig, NoneType)):
         raise UsageError("env.wrappers names each wrapper: put one around with +env.wrappers.NAME._target_=CLASS.")
+    if cfg.dense_in not in PLACES:
+        raise UsageError(f"dense_in must be {' or '.join(PLACES)}, got {cfg.dense_in!r}.")
     if cfg.execution.actor not in ACTORS:
         raise UsageError(f"execution.actor must be {' or '.join(ACTORS)}, got {cfg.execution.actor!r}.")
     for name in SWITCHES:

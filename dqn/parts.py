@@ -1,5 +1,6 @@
 """The configuration's parts, one at a time: worlds, network, clock, learner, memory, evaluation."""
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -85,8 +86,30 @@ def _named(part: str) -> Iterator[None]:
         raise UsageError(f"An option of {part} has the wrong type ({error}): look at {part}.* and tuned.*.") from error
 
 
+def with_dense_layer(cfg: DictConfig) -> DictConfig:
+    """The configuration of the network as it is built: with `dense_in: output` the torso is without its last hidden
+    layer, and the output has it in front of its own, with the torso's norm.
+
+    Nothing moves where a core follows the torso, where the torso has no option `hidden` (a table, a Dict, some of
+    one's own), or where that layer is its only one in front of a vector.
+    """
+    torso, output = cfg.torso, cfg.output
+    hidden = torso.get("hidden")
+    many = OmegaConf.is_list(hidden)
+    movable = hidden is not None and (not many or len(hidden) > 1) and "hidden" in output
+    if cfg.dense_in != "output" or not movable or cfg.core.get("_target_") != "dqn.networks.cores.nothing":
+        return cfg
+    cfg = copy.deepcopy(cfg)
+    cfg.torso.hidden = hidden[:-1] if many else None
+    cfg.output.hidden = [hidden[-1] if many else hidden, *output.hidden]
+    if output.norm is None:
+        cfg.output.norm = torso.get("norm")
+    return cfg
+
+
 def network(cfg: DictConfig, spec: Spec) -> QNetwork:
     """A Q-network on the CPU with parameters drawn from the run's own stream."""
+    cfg = with_dense_layer(cfg)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream(cfg.seed, "parameters"))
         with _named("torso"):
