@@ -35,6 +35,8 @@ from dqn.tracking.evaluation import known_values, play
 from dqn.tracking.seeding import generator, stream
 from dqn.types import Spec, UsageError
 
+NO_CORE = "dqn.networks.cores.nothing"
+
 
 def wrappers_of(cfg: DictConfig) -> dict[str, Any]:
     """The configured wrappers by name, each waiting for its environment."""
@@ -93,17 +95,17 @@ def with_dense_layer(cfg: DictConfig) -> DictConfig:
     Nothing moves where a core follows the torso, where the torso has no option `hidden` (a table, a Dict, some of
     one's own), or where that layer is its only one in front of a vector.
     """
-    torso, output = cfg.torso, cfg.output
-    hidden = torso.get("hidden")
-    many = OmegaConf.is_list(hidden)
-    movable = hidden is not None and (not many or len(hidden) > 1) and "hidden" in output
-    if cfg.dense_in != "output" or not movable or cfg.core.get("_target_") != "dqn.networks.cores.nothing":
+    if cfg.dense_in != "output" or cfg.core.get("_target_") != NO_CORE or "hidden" not in cfg.output:
+        return cfg
+    hidden = cfg.torso.get("hidden")
+    *kept, moved = [*hidden] if OmegaConf.is_list(hidden) and hidden else [hidden]
+    only = OmegaConf.is_list(hidden) and not kept
+    if only or not isinstance(moved, int) or moved < 1:  # what is no width the torso itself refuses
         return cfg
     cfg = copy.deepcopy(cfg)
-    cfg.torso.hidden = hidden[:-1] if many else None
-    cfg.output.hidden = [hidden[-1] if many else hidden, *output.hidden]
-    if output.norm is None:
-        cfg.output.norm = torso.get("norm")
+    cfg.torso.hidden, cfg.output.hidden = kept or None, [moved, *cfg.output.hidden]
+    if cfg.output.norm is None:
+        cfg.output.norm = cfg.torso.get("norm")
     return cfg
 
 

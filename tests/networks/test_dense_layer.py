@@ -8,7 +8,7 @@ from torch import nn
 
 from dqn import parts
 from dqn.networks.layers import Linear, Noisy
-from dqn.types import Spec
+from dqn.types import Spec, UsageError
 
 VECTOR = Spec((5,), np.dtype(np.float32), 3)
 STATES = Spec((), np.dtype(np.int64), 3, 7)
@@ -136,8 +136,15 @@ def test_the_card_shows_the_network_as_it_is(wired):
     assert "Dueling(hidden=[24], layer=Linear(), norm=layer)" in card
 
 
-def test_another_place_is_refused_in_one_sentence(wired):
-    from dqn.types import UsageError
-
-    with pytest.raises(UsageError, match=r"^dense_in must be torso or output, got 'head'\.$"):
-        wired("dense_in=head")
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["dense_in=head"], "dense_in must be torso or output, got 'head'."),
+        (["output=dueling", "torso.hidden=[8,0]"], "torso.hidden must name at least one positive width, got [8, 0]."),
+        (["output=dueling", "torso.hidden=[]"], "torso.hidden must name at least one positive width, got []."),
+    ],
+)
+def test_bad_input_is_one_sentence_about_what_was_given(wired, overrides, says):
+    with pytest.raises(UsageError) as refused:
+        wired(*overrides)
+    assert says in str(refused.value)
