@@ -14,16 +14,22 @@ def is_automatic(node: DictConfig) -> bool:
     return "auto" in node and node.get("_target_") == f"{MLP.__module__}.{MLP.__qualname__}"
 
 
+def picked(node: DictConfig, seen: Spec) -> DictConfig | None:
+    """The options of the torso that is made; None where each entry of a Dict gets one of its own."""
+    if not is_automatic(node):
+        return node
+    choice, _ = fitting(seen)
+    return None if choice == "dict" else node if choice == "vector" else node.auto[choice]
+
+
 def picked_line(node: DictConfig, seen: Spec, line: Callable[[DictConfig], str]) -> str:
-    """The torso that was picked, or one for each entry of a Dict, each in a `line`, and why."""
+    """The torso that is made, or one for each entry of a Dict, each in a `line`, and why."""
 
-    def picked(spec: Spec) -> str:
-        choice, _ = fitting(spec)
-        if choice == "dict":
-            return ", ".join(f"{name}: {picked(part)}" for name, part in spec.parts)
-        return line(node if choice == "vector" else node.auto[choice])
+    def entry(spec: Spec) -> str:
+        torso = picked(node, spec)
+        return line(torso) if torso is not None else ", ".join(f"{name}: {entry(part)}" for name, part in spec.parts)
 
-    return f"{picked(seen)}, auto: {fitting(seen)[1]}" if is_automatic(node) else line(node)
+    return f"{entry(seen)}, auto: {fitting(seen)[1]}" if is_automatic(node) else entry(seen)
 
 
 def refuse_unused(node: DictConfig, seen: Spec) -> None:

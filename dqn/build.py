@@ -81,7 +81,7 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None, device: torc
         times=times, seed=seed, gamma=cfg.gamma, directory=directory, logger=Logger(directory, purge_step),
         engine=engine,
     )  # fmt: skip
-    shown = card(cfg, envs, memory_plan, why, engine.why, directory)
+    shown = card(parts.with_dense_layer(cfg, envs.spec), envs, memory_plan, why, engine.why, directory)
     return Run(trainer, envs.id, device, shown, warnings(cfg, learner.lr_schedule, envs))
 
 

@@ -93,6 +93,13 @@ def identity(cfg: DictConfig, env_id: str, torso: Any, flat: bool = False) -> di
     return first | (parts if flat else {"parts": parts})
 
 
+def _dense_line(cfg: DictConfig) -> str:
+    """What the output lacks where it should have the torso's last hidden layer, or nothing."""
+    if cfg.dense_in != "output" or cfg.output.get("hidden") != []:
+        return ""
+    return "output, but this torso has no hidden layer to give: output.hidden=[WIDTH] gives the output one of its own"
+
+
 def card(cfg: DictConfig, envs: Any, memory_plan: str, why: str, engine: str, directory: Path) -> str:
     """The recipe card: what this run is made of."""
     spec = envs.spec
@@ -102,7 +109,9 @@ def card(cfg: DictConfig, envs: Any, memory_plan: str, why: str, engine: str, di
         "numbers": numbers(cfg),
         "normalizer": part_line(cfg.normalizer),
         "torso": picked_line(cfg.torso, inner(spec), part_line),
-        **{part: part_line(cfg[part]) for part in ("core", "head", "backup", "transform", "terms", "replay")},
+        **{part: part_line(cfg[part]) for part in ("core", "head")},
+        "dense_in": _dense_line(cfg),
+        **{part: part_line(cfg[part]) for part in ("backup", "transform", "terms", "replay")},
         "returns": f"{returns}, gamma={cfg.gamma}",
         **{part: part_line(cfg[part]) for part in ("exploration", "target", "optimizer", "lr_schedule")},
         "time": f"{cfg.steps:,} env_steps from seed {cfg.seed}; behind {cfg.learning_starts:,}, "

@@ -1,5 +1,6 @@
 """The configuration's parts, one at a time: worlds, network, clock, learner, memory, evaluation."""
 
+import copy
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from dqn.acting.actor import Actor
-from dqn.automatic import is_automatic
+from dqn.automatic import is_automatic, picked
 from dqn.cli import explain
 from dqn.envs.alone import Alone
 from dqn.envs.gym import GymEnvs
@@ -40,6 +41,8 @@ from dqn.tracking.seeding import generator, stream
 from dqn.types import RunError, Spec, UsageError
 
 log = logging.getLogger("dqn")
+
+NO_CORE = "dqn.networks.cores.nothing"
 
 
 def wrappers_of(cfg: DictConfig) -> dict[str, Any]:
@@ -122,8 +125,31 @@ def torso(node: DictConfig, spec: Spec) -> Any:
     return automatic(spec, made, **choices) if is_automatic(node) and choices else made(spec)
 
 
+def with_dense_layer(cfg: DictConfig, spec: Spec) -> DictConfig:
+    """The configuration of the network as it is built: with `dense_in: output` the torso is without its last hidden
+    layer, and the output has it in front of its own, with the torso's norm.
+
+    Nothing moves where a core follows the torso, where the torso has no option `hidden` (a table, a Dict, some of
+    one's own), or where that layer is its only one in front of a vector.
+    """
+    if cfg.dense_in != "output" or cfg.core.get("_target_") != NO_CORE or "hidden" not in cfg.output:
+        return cfg
+    cfg = copy.deepcopy(cfg)
+    torso = picked(cfg.torso, inner(spec))
+    hidden = None if torso is None else torso.get("hidden")
+    *kept, moved = [*hidden] if OmegaConf.is_list(hidden) and hidden else [hidden]
+    only = OmegaConf.is_list(hidden) and not kept
+    if torso is None or only or not isinstance(moved, int) or moved < 1:  # the torso itself refuses what is no width
+        return cfg
+    torso.hidden, cfg.output.hidden = kept or None, [moved, *cfg.output.hidden]
+    if cfg.output.norm is None:
+        cfg.output.norm = torso.get("norm")
+    return cfg
+
+
 def network(cfg: DictConfig, spec: Spec) -> QNetwork:
     """A Q-network on the CPU with parameters drawn from the run's own stream."""
+    cfg = with_dense_layer(cfg, spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream(cfg.seed, "parameters"))
         with making("normalizer"):

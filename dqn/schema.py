@@ -132,6 +132,7 @@ OPTIONS = {
     "core": part(fixed=True),
     "layer": part(fixed=True),
     "output": part(fixed=True),
+    "dense_in": one_of("torso", "output", fixed=True),
     "output.hidden": listed(int, "[256,256]", there=False),
     "head": part(fixed=True),
     "backup": part(),

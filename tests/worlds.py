@@ -543,6 +543,17 @@ class Dropped(MLP):
         return torch.dropout(super().forward(obs), 0.5, self.training)
 
 
+class Flat(torch.nn.Module):
+    """A torso without layers: what is seen, as one vector."""
+
+    def __init__(self, spec):
+        super().__init__()
+        self.features = int(np.prod(spec.obs_shape))
+
+    def forward(self, obs):
+        return obs
+
+
 class Curious(EpsilonGreedy):
     """An exploration with a name of its own."""
 
