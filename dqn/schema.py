@@ -103,7 +103,7 @@ TENSOR_ENV = {
     "env.world._target_": text(),
     "env.num_envs": whole(1, 10_000_000, fixed=True),
     "env.max_episode_steps": whole(1, null=True, fixed=True),
-    "env.wrappers": Option("null: tensor worlds take no wrappers", lambda x: not x, null=True, there=False),
+    "env.wrappers": section(null=True, there=False),  # none may stand in it: parts.environments says so
 }
 OPTIONS = {
     "seed": whole(fixed=True),

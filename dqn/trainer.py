@@ -18,7 +18,7 @@ from dqn.tracking.checkpoint import Checkpoints, Snapshot, pack, save_batch, unp
 from dqn.tracking.logger import Logger, Progress
 from dqn.tracking.meter import Meter
 from dqn.tracking.seeding import stream
-from dqn.tracking.watch import Watch
+from dqn.tracking.value_warnings import ValueWarnings
 from dqn.types import Rows, RunError, UsageError
 
 log = logging.getLogger("dqn")
@@ -54,7 +54,7 @@ class Trainer:
         self.env_steps = self.updates = self.points = 0
         self.evaluated = -1
         self.ready = self.stop = self.unevaluated = False
-        self.watch = Watch(self.learner, self.gamma)
+        self.value_warnings = ValueWarnings(self.learner, self.gamma)
         self.saved_at, self.drawn = -1, ()
         recorded = float(self.memory.ring.reward.nan_to_num().abs().max())
         self.meter = Meter(
@@ -211,7 +211,7 @@ class Trainer:
                 self.diverged()
             if "learner/q_max" in numbers:
                 reward = min(self.meter.largest_reward, self.memory.clip)
-                self.watch(numbers["learner/q_max"], reward, self.largest_seen())
+                self.value_warnings.read(numbers["learner/q_max"], reward, self.largest_seen())
 
     def largest_seen(self) -> tuple[str, float]:
         """The largest |number| that the torso saw of the last batch, and the entry of a Dict that it was of."""

@@ -192,27 +192,42 @@ def test_b15_a_loss_that_is_no_number_is_not_blamed_on_the_lr_where_the_world_ga
         run.trainer.run()
 
 
-def test_b9_q_above_the_largest_possible_return_warns_once(wired, capsys):
-    run = wired(*world("test/OneState-v0", "gamma=0.5", "steps=50", "tracking.log_every=10"))
+def read_values(run, *readings, reward=1.0):
     start_text_log(None)  # to the stdout that is captured now
-    for q in (1.9, 2.5, 3.0):
-        run.trainer.watch(q, 0.0)  # no reward was seen: it may be any
-        run.trainer.watch(q, 1.0)
-    assert capsys.readouterr().out.count("largest possible return 2 ") == 1
+    for q in readings:
+        run.trainer.value_warnings.read(q, reward)
+
+
+LARGEST = world("test/OneState-v0", "gamma=0.5", "steps=50", "tracking.log_every=10")  # possible return: 2
+
+
+@pytest.mark.parametrize(
+    ("readings", "warnings"),
+    [
+        ([2.39] * 20, 0),  # a little above, as in healthy runs
+        ([2.5, 3.0, 1.9, 2.5, 3.0, 1.9], 0),  # for a moment
+        ([1.9, 2.5, 2.5, 3.0, 3.0, 3.0, 99.0], 1),  # for good
+    ],
+)
+def test_b9_q_well_above_the_largest_possible_return_for_some_time_warns_once(wired, capsys, readings, warnings):
+    run = wired(*LARGEST)
+    read_values(run, *readings, reward=0.0)  # no reward was seen: the return may be anything
+    assert "largest possible return" not in capsys.readouterr().out
+    read_values(run, *readings)
+    assert capsys.readouterr().out.count("largest possible return 2 ") == warnings
 
 
 def test_b9_what_entropy_is_worth_is_no_overestimation(wired):
     run = wired("backup=soft", "tuned.v_max=5")
-    run.trainer.watch(500.0, 1.0)
-    assert run.trainer.watch.warned == set()
+    read_values(run, *[500.0] * 9)
+    assert run.trainer.value_warnings.warned == set()
 
 
-def test_a_histogram_that_cannot_say_what_returns_are_warns_once(wired, capsys):
+def test_a_histogram_that_is_too_narrow_for_the_returns_warns_once(wired, capsys):
     run = wired("head=hl_gauss", "tuned.v_min=-100", "tuned.v_max=0")
-    start_text_log(None)
-    for q in (-50.0, -97.0, -99.0, -1.0):
-        run.trainer.watch(q, 1000.0)
-    assert capsys.readouterr().out.count("Q is -99, at the end of what the head says") == 1
+    read_values(run, -50.0, -97.0, -99.0, -50.0, -1.0, -99.0, -1.0, -1.0, reward=1000.0)
+    out = capsys.readouterr().out
+    assert out.count("The largest Q, -1, lies at the edge of the head's support: widen tuned.v_min=-100") == 1
 
 
 @pytest.mark.parametrize(

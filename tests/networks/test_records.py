@@ -7,7 +7,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dqn.envs.spaces import Observations
+from dqn.envs.spaces import Actions, Observations
 from dqn.execution.compiled import compiler_missing, record
 from dqn.networks.records import inner, split
 from dqn.types import MASK, Spec, layout
@@ -47,7 +47,7 @@ def test_records_round_trip_for_any_parts(spaces, masked, envs, seed):
     space.seed(seed % 2**31)
     shown = [space.sample() for _ in range(envs)]
     mask = np.random.default_rng(seed).random((envs, 3)) < 0.5
-    reader = Observations("world", space, 3, masked)
+    reader = Observations("world", space, Actions("world", Discrete(3)), masked)
     batch = {name: np.stack([one[name] for one in shown]) for name in space.spaces}
     record = reader.read(batch, mask if masked else None)
     assert record.shape == (envs, *reader.spec.obs_shape)
@@ -86,7 +86,7 @@ def test_parts_are_views_at_places_their_dtype_may_lie():
 def test_float64_parts_where_that_is_the_default():
     torch.set_default_dtype(torch.float64)
     try:
-        reader = Observations("world", Dict({"x": Box(-1, 1, (3,)), "n": Discrete(4)}), 2)
+        reader = Observations("world", Dict({"x": Box(-1, 1, (3,)), "n": Discrete(4)}), Actions("world", Discrete(2)))
         x = np.array([[0.1, 0.2, 1 / 3]])
         found = split(reader.spec.parts, torch.from_numpy(reader.read({"x": x, "n": np.array([3])})))
     finally:
