@@ -58,19 +58,24 @@ def unread(cfg: DictConfig, given: Sequence[str]) -> list[str]:
 
 def check_compatible(cfg: DictConfig, head: Any, sampler: Any, state_size: int) -> None:
     """Refuse parts that do not go together, each pair in one sentence that says what to change. Errors: UsageError."""
-    replay, envs = cfg.replay, cfg.env.num_envs
-    phase = envs * replay.length
-    window = replay.burn_in + replay.length - 1 + cfg.n_step
+    refused = (
+        _acting(cfg)
+        | _returns(cfg, bool(getattr(head, "scalar", False)))
+        | (_newest(cfg) if sampler.newest else {})
+        | _memory(cfg, state_size)
+        | _passes(cfg, state_size, sampler.reports)
+    )
+    for sentence, wrong in refused.items():
+        if wrong:
+            raise UsageError(f"{sentence}.")
+
+
+def _acting(cfg: DictConfig) -> dict[str, bool]:
+    """What does not go with where the environments are played."""
     elsewhere = cfg.execution.actor == "process"
-    newest, sequence = sampler.newest, replay.length > 1
-    passes = cfg.passes.epochs * cfg.passes.minibatches
-    refused = {
-        f"n_step={cfg.n_step} with replay.length={replay.length} and replay.burn_in={replay.burn_in} needs {window:,} "
-        "rows of each environment, more than the replay memory keeps: lower them, or raise replay.capacity": (
-            replay.get("capacity") is not None and "path" not in replay and window * envs > replay.capacity
-        ),
+    return {
         "execution.actor=process acts in Gymnasium's environments, not in tensor worlds or recorded data: set "
-        "execution.actor=local": elsewhere and ("path" in replay or "world" in cfg.env),
+        "execution.actor=local": elsewhere and ("path" in cfg.replay or "world" in cfg.env),
         "execution.actor=process steps its environments itself: set env.vectorization=sync, or execution.actor=local": (
             elsewhere and cfg.env.get("vectorization") == "async"
         ),
@@ -79,24 +84,51 @@ def check_compatible(cfg: DictConfig, head: Any, sampler: Any, state_size: int) 
         "tracking.evaluate_in=training plays where this process acts: set execution.actor=local": (
             elsewhere and cfg.tracking.evaluate_in == "training"
         ),
+    }
+
+
+def _returns(cfg: DictConfig, scalar: bool) -> dict[str, bool]:
+    """What does not go with how rewards are summed up; `scalar`: the head has a single number per target."""
+    replay, envs = cfg.replay, cfg.env.num_envs
+    window, sequence = replay.burn_in + replay.length - 1 + cfg.n_step, replay.length > 1
+    return {
+        f"n_step={cfg.n_step} with replay.length={replay.length} and replay.burn_in={replay.burn_in} needs {window:,} "
+        "rows of each environment, more than the replay memory keeps: lower them, or raise replay.capacity": (
+            replay.get("capacity") is not None and "path" not in replay and window * envs > replay.capacity
+        ),
         "lambda_ mixes returns along a sequence: set replay.length above 1 (replay=rollout), or lambda_=null": (
             cfg.lambda_ is not None and not sequence
         ),
         "lambda_ mixes returns of every length by itself: set n_step=1": cfg.lambda_ is not None and cfg.n_step > 1,
         "lambda_ needs a head with a single number per target: choose head=expected or hl_gauss, or lambda_=null": (
-            cfg.lambda_ is not None and not getattr(head, "scalar", False)
+            cfg.lambda_ is not None and not scalar
         ),
+    }
+
+
+def _newest(cfg: DictConfig) -> dict[str, bool]:
+    """What does not go with learning once from what was just collected."""
+    replay, envs = cfg.replay, cfg.env.num_envs
+    phase, sequence = envs * replay.length, replay.length > 1
+    return {
         f"replay=newest and rollout use every transition once: set train_every={phase} (env.num_envs × replay.length; "
         "fewer whole ticks leave room for the rows that ends take), updates=1 and n_step=1": (
-            newest and (cfg.train_every > phase or cfg.train_every % envs > 0 or cfg.updates * cfg.n_step > 1)
+            cfg.train_every > phase or cfg.train_every % envs > 0 or cfg.updates * cfg.n_step > 1
         ),
         "replay=newest sees only the newest row of each environment, where others reset meanwhile: set "
         "env.autoreset=same_step or env.num_envs=1": (
-            newest and not sequence and envs > 1 and cfg.env.get("autoreset") == "next_step"
+            not sequence and envs > 1 and cfg.env.get("autoreset") == "next_step"
         ),
         f"replay=newest and rollout learn from all environments at once: set replay.batch_size={envs}": (
-            newest and replay.batch_size != envs
+            replay.batch_size != envs
         ),
+    }
+
+
+def _memory(cfg: DictConfig, state_size: int) -> dict[str, bool]:
+    """What does not go with the kind of memory, and with a network that has a core or none."""
+    replay, sequence = cfg.replay, cfg.replay.length > 1
+    return {
         "replay.stored_state is what a core remembered: choose core=lstm or gru, or set replay.stored_state=true": (
             not replay.stored_state and not state_size
         ),
@@ -112,15 +144,19 @@ def check_compatible(cfg: DictConfig, head: Any, sampler: Any, state_size: int) 
         "replay.stride spaces the starts of sequences: set replay.length above 1 or replay.stride=1": (
             replay.stride > 1 and not (sequence or state_size)
         ),
+    }
+
+
+def _passes(cfg: DictConfig, state_size: int, reports: bool) -> dict[str, bool]:
+    """What does not go with learning several times from one batch."""
+    replay, passes = cfg.replay, cfg.passes.epochs * cfg.passes.minibatches
+    return {
         f"a batch has {replay.length * replay.batch_size} rows (replay.length × replay.batch_size): set "
         "passes.minibatches to that or less": cfg.passes.minibatches > replay.length * replay.batch_size,
         "passes take a batch apart, a core needs it in order: set passes.epochs=1 passes.minibatches=1 or core=none": (
             passes > 1 and state_size > 0
         ),
         "passes take a batch apart, so no td_error is left for its priorities: choose replay=uniform or rollout": (
-            passes > 1 and sampler.reports
+            passes > 1 and reports
         ),
     }
-    for sentence, wrong in refused.items():
-        if wrong:
-            raise UsageError(f"{sentence}.")

@@ -48,19 +48,23 @@ def _is_number(x: Any) -> bool:
 
 
 def one_of(*choices: Any, **how: bool) -> Option:
+    """One of these words or values."""
     words = " or ".join("null" if c is None else str(c).lower() if isinstance(c, bool) else c for c in choices)
     return Option(words, lambda x: any(x is c or (x == c and isinstance(x, str)) for c in choices), **how)
 
 
 def switch(**how: bool) -> Option:
+    """True or false."""
     return one_of(True, False, **how)
 
 
 def text(**how: bool) -> Option:
+    """A word or a sentence."""
     return Option("text", lambda x: isinstance(x, str) and x != "", **how)
 
 
 def listed(kind: type, example: str, **how: bool) -> Option:
+    """A list of values of one kind."""
     return Option(
         f"a list as {example}",
         lambda x: isinstance(x, list) and all(isinstance(one, kind) and not isinstance(one, bool) for one in x),
@@ -74,6 +78,7 @@ def section(**how: bool) -> Option:
 
 
 def part(**how: bool) -> Option:
+    """A part: a section that names a class or a function."""
     return Option("a part, which names a class or function by _target_", _is_part, **how)
 
 
