@@ -46,7 +46,7 @@ LATER = {  # options that older runs were without, and what those did
     "reward_clip": None,
 }  # fmt: skip
 JSON = Path(__file__).with_suffix(".json")
-README = reproduce.ROOT / "README.md"
+README = reproduce.ROOT / "scripts" / "README.md"
 USAGE = (
     f"usage: scripts/reproduce classic [show] [env={','.join(ENVS)}] [recipe={','.join(ROWS)}]\n"
     "  [seeds=10] [jobs=CPUS] [device=cpu] [sb3=PYTHON that has stable-baselines3]\n"

@@ -1,4 +1,4 @@
-"""A2, A3, A6, A7: what is sampled is what was played, wherever an episode ends (CHECKLIST.md)."""
+"""What is sampled is what was played, wherever an episode ends."""
 
 from collections import Counter
 
@@ -59,7 +59,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("mode", "num_envs", "n", "lengths", "ending"), CASES)
-def test_a2_a3_a6_a7_sampled_is_played(mode, num_envs, n, lengths, ending):
+def test_sampled_is_played(mode, num_envs, n, lengths, ending):
     memory, played = play(mode, num_envs, n, lengths, ending)
     got = memory.sample()
     assert not got.obs.isnan().any()
@@ -88,7 +88,7 @@ def test_a2_a3_a6_a7_sampled_is_played(mode, num_envs, n, lengths, ending):
 
 @pytest.mark.parametrize("mode", ["next_step", "same_step", "disabled"])
 @pytest.mark.parametrize("n", [1, 3])
-def test_a5_after_many_wraps_only_whole_recent_windows_are_left(mode, n):
+def test_after_many_wraps_only_whole_recent_windows_are_left(mode, n):
     memory, played = play(mode, 2, n, (1, 4, 2, 7), "both", ticks=400, capacity=60)
     got = memory.sample()
     whole = {(*row[:3], row[3]) for row in played}
@@ -112,7 +112,7 @@ def test_a_cut_is_a_truncation_of_the_running_episodes_and_nothing_else():
 
 
 @pytest.mark.parametrize("num_envs", [1, 8])
-def test_a20_capacity_counts_transitions_whatever_num_envs_is(num_envs):
+def test_capacity_counts_transitions_whatever_num_envs_is(num_envs):
     memory, _ = play("next_step", num_envs, 1, (50,), "truncated", ticks=900 // num_envs + 60, capacity=400)
     assert len(memory.ring) == 400
     assert memory.ring.fill() == 1.0

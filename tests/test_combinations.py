@@ -159,7 +159,7 @@ def learn_on(trainer):
 
 
 @pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=lambda c: "-".join(c.values()))
-def test_b1_b4_every_configuration_learns_continues_exactly_and_is_evaluated(wired, recorded, configuration):
+def test_every_configuration_learns_continues_exactly_and_is_evaluated(wired, recorded, configuration):
     options = overrides(configuration, recorded)
     trainer, fresh = (wired(*options).trainer for _ in range(2))
     begin = fingerprints(trainer)

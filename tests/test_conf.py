@@ -146,7 +146,7 @@ def command(monkeypatch, capfd, *arguments):
         (["resume="], "resume= names no run"),
     ],
 )
-def test_b6_bad_input_is_one_sentence(monkeypatch, capfd, tmp_path, arguments, says):
+def test_bad_input_is_one_sentence(monkeypatch, capfd, tmp_path, arguments, says):
     code, err = command(
         monkeypatch,
         capfd,

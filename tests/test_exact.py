@@ -83,7 +83,7 @@ def played(wired, *overrides):
 
 @pytest.mark.parametrize(("recipe", "world"), CASES)
 def test_every_recipe_reaches_the_known_values(wired, recipe, world):
-    """Q* by dynamic programming, or the fixed point of the recipe's own backup, also with masks (A21)."""
+    """Q* by dynamic programming, or the fixed point of the recipe's own backup, also with masks."""
     given = [*WORLDS[world], *(["env.kwargs.branching=1"] if recipe in CERTAIN else [])]
     data = [f"replay.path={played(wired, *given)}"] if recipe == "cql" else []
     run = wired(f"algorithm={recipe}", *SMALL, *NUMBERS.get(recipe, DEEP), *EXPLORE, *given, *data)
@@ -102,7 +102,7 @@ def test_every_other_backup_reaches_its_own_fixed_point(wired, rule, numbers):
 
 
 @pytest.mark.parametrize("recipe", ["dqn", "tabular"])
-def test_a1_a_time_limit_is_no_end(wired, recipe):
+def test_a_time_limit_is_no_end(wired, recipe):
     """One state, reward 1, episodes of 10 steps: Q = 1/(1−γ), not the sum of ten rewards."""
     numbers = ["optimizer.lr=0.2", "steps=1500"] if recipe == "tabular" else [
         "torso.hidden=[16]", "optimizer.lr=1e-2", "steps=3000", "train_every=1", "learning_starts=100",

@@ -85,7 +85,7 @@ def test_an_offline_run_is_resumed_from_anywhere(tmp_path, played):
     assert json.loads((tmp_path / "here" / "learnt" / "result.json").read_text())["env_steps"] == 60
 
 
-def test_b1_an_offline_run_resumes_exactly(tmp_path, played):
+def test_an_offline_run_resumes_exactly(tmp_path, played):
     def make(name, steps):
         (tmp_path / name).mkdir(exist_ok=True)
         overrides = [*OFFLINE, f"replay.path={played.directory}", f"steps={steps}", "tracking.checkpoint_every=40"]

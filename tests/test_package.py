@@ -1,4 +1,4 @@
-"""B14, B15: the wheel works in an empty directory as the checkout does; a bar on a terminal, lines elsewhere."""
+"""The wheel works in an empty directory as the checkout does; a bar on a terminal, lines elsewhere."""
 
 import fcntl
 import os
@@ -23,7 +23,7 @@ def wheel(tmp_path_factory):
     return next(folder.glob("*.whl"))
 
 
-def test_b15_the_wheel_trains_in_an_empty_directory(wheel, tmp_path):
+def test_the_wheel_trains_in_an_empty_directory(wheel, tmp_path):
     assert wheel.name.startswith("dqn_family-")
     zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
     empty = tmp_path / "empty"
@@ -52,7 +52,7 @@ def test_the_wheel_holds_the_configuration_and_nothing_of_the_tests(wheel):
     assert "dqn-evaluate" in scripts
 
 
-def test_b14_a_bar_on_a_terminal_and_plain_lines_elsewhere(tmp_path):
+def test_a_bar_on_a_terminal_and_plain_lines_elsewhere(tmp_path):
     command = [sys.executable, "-m", "dqn.train", "steps=1500", "tracking.final_episodes=1"]
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))

@@ -1,4 +1,4 @@
-"""README's commands run, as they stand, in an empty directory."""
+"""The commands of the pages run, as they stand, in an empty directory; what the pages name is there."""
 
 import re
 import shlex
@@ -11,10 +11,14 @@ import pytest
 from conftest import here
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+PAGES = {
+    name: (ROOT / name).read_text()
+    for name in ("README.md", "conf/README.md", "dqn/README.md", "scripts/README.md", "tests/README.md", "CONTRIBUTING.md")
+}
+TEXT = "\n".join(PAGES.values())
 COMMANDS = [
     line.partition("  #")[0].strip()
-    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    for block in re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
     for line in block.splitlines()
 ]
 BRIEF = {"dqn.train": ["steps=300", "tracking.final_episodes=1"], "dqn.evaluate": ["episodes=2"]}
@@ -39,10 +43,10 @@ def run(empty, command):
     assert code == 0, errors
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python -m dqn")])
+@pytest.mark.parametrize("command", [*dict.fromkeys(c for c in COMMANDS if c.startswith("python -m dqn"))])
 def test_commands_run(empty, command):
     """Alone too, whichever worker takes it: the run that a command speaks of is made by the command that makes it."""
-    for name in re.findall(r"(?<!\.)(?:run|resume|replay\.path)=(runs/\S+)", command):
+    for name in re.findall(r"(?<!\.)(?:run|resume|replay\.path|init_from)=(runs/\S+)", command):
         if not (empty / name).exists():
             run(empty, next(c for c in COMMANDS if f"run.dir={name}" in c))
     run(empty, command)
@@ -50,16 +54,17 @@ def test_commands_run(empty, command):
 
 def test_parts_and_programs_of_ones_own(tmp_path):
     """The blocks that are files lie where they say, the command for them runs, and so does the program behind it."""
-    blocks = re.findall(r"```(?:python|yaml)\n(.*?)```", README, re.DOTALL)
+    blocks = re.findall(r"```(?:python|yaml)\n(.*?)```", TEXT, re.DOTALL)
     files = {block.split()[1]: block for block in blocks if re.match(r"# \S+\.(py|yaml)\n", block)}
     assert {"own.py", "parts/backup/together.yaml"} <= {*files}
     for name, block in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(block)
-    (command,) = (line for line in README.splitlines() if "--config-dir parts" in line)
+    (command,) = (line for line in TEXT.splitlines() if "--config-dir parts" in line)
     brief = ["steps=1500", "tracking.final_episodes=1", "run.dir=runs/mine", "execution=eager"]
-    (program,) = (block for block in blocks if block.startswith("import dqn\n"))
+    (program,) = (block for block in blocks if block.startswith("import dqn\n\nagent = dqn.load"))
     program = program.replace('agent.make(render_mode="human")', "agent.make()") + "\nprint(reward)\n"
+    program = program.replace('dqn.load("runs/mine")', 'dqn.load("runs/mine", trust=["own"])')
     for words in ([*shlex.split(command)[1:], *brief], ["-c", program]):
         done = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
@@ -68,19 +73,39 @@ def test_parts_and_programs_of_ones_own(tmp_path):
 
 def test_every_other_command_is_a_script_that_is_there():
     others = [shlex.split(c)[0] for c in COMMANDS if c and not c.startswith("python -m dqn")]
-    assert {"scripts/train", "scripts/test", "scripts/bench", "tensorboard"} == set(others)
+    assert {"scripts/train", "scripts/test", "scripts/bench", "tensorboard"} <= set(others)
     assert all((ROOT / c).is_file() for c in others if c.startswith("scripts/"))
 
 
-def test_every_file_of_the_tree_is_in_the_tree():
-    tree = README.partition("## The tree")[2]
-    for path in [*(ROOT / "dqn").glob("*.py"), *(p for p in (ROOT / "dqn").iterdir() if p.is_dir())]:
-        if not path.name.startswith("__"):
-            assert path.name in tree, path.name
+def test_the_first_page_is_short():
+    assert len(PAGES["README.md"].encode()) <= 8_000
+
+
+def test_links_between_the_pages_lead_somewhere():
+    for name, page in PAGES.items():
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page):
+            assert ((ROOT / name).parent / target).exists(), f"{name} links to {target}"
+
+
+def test_every_file_of_the_package_is_on_its_map():
+    """With the first sentence of its docstring, so that the map says what the file says."""
+    sys.path.insert(0, str(ROOT / "scripts"))
+    import pages
+
+    assert pages.code_map() in PAGES["dqn/README.md"], "run scripts/pages.py"
+
+
+def test_every_test_that_is_named_is_there():
+    tests = {path: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    page = PAGES["tests/README.md"]
+    for file in {*re.findall(r"`((?:\w+/)?test_\w+\.py)`", page)}:
+        assert (ROOT / "tests" / file).is_file(), file
+    for name in {*re.findall(r"`(test_\w+)`", page)}:
+        assert any(f"def {name}(" in text for text in tests.values()), name
 
 
 def test_the_recipe_table_is_the_one_of_conf():
     sys.path.insert(0, str(ROOT / "scripts"))
-    import recipes
+    import pages
 
-    assert recipes.table() in README, "run scripts/recipes.py"
+    assert pages.recipe_table() in PAGES["conf/README.md"], "run scripts/pages.py"

@@ -102,7 +102,7 @@ VARIANTS = {
 }  # fmt: skip
 
 
-def test_b1_loaded_tensors_lie_where_new_ones_would(tmp_path):
+def test_loaded_tensors_lie_where_new_ones_would(tmp_path):
     """safetensors puts tensors at any address; a matrix product over one that is not aligned rounds otherwise."""
     make(tmp_path / "run", "algorithm=r2d2", "core.hidden=5", "steps=200").run()
     tensors = Checkpoints(tmp_path / "run" / "checkpoints").load().tensors
@@ -110,7 +110,7 @@ def test_b1_loaded_tensors_lie_where_new_ones_would(tmp_path):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_b1_a19_interrupted_anywhere_equals_never_interrupted(tmp_path, name):
+def test_interrupted_anywhere_equals_never_interrupted(tmp_path, name):
     """Before a checkpoint, between two, at one and behind it."""
     options = [*VARIANTS[name], "tracking.checkpoint_every=200"]
     straight = make(tmp_path / "straight", *options)
@@ -149,7 +149,7 @@ def test_without_checkpoints_on_the_way_few_actions_are_kept_and_resumes_stay_ex
     assert whole_state(resumed) == whole_state(straight)
 
 
-def test_b1_a_new_lr_beside_resume_really_changes_it(tmp_path):
+def test_a_new_lr_beside_resume_really_changes_it(tmp_path):
     options = ["learning_starts=100", "steps=600"]
     make(tmp_path / "run", *options, "steps=300").run()
     trainer = make(tmp_path / "run", *options, "optimizer.lr=0", resume=True)
@@ -223,7 +223,7 @@ def events(directory):
     return accumulator
 
 
-def test_b2_kill_9_for_real_then_resume_equals_never_killed(never_killed, tmp_path):
+def test_kill_9_for_real_then_resume_equals_never_killed(never_killed, tmp_path):
     directory = tmp_path / "killed"
     args, kwargs = command(*REAL, f"run.dir={directory}")
     process = subprocess.Popen(args, **kwargs)
@@ -266,7 +266,7 @@ def test_a_run_directory_holds_what_it_should(never_killed):
     assert "Adam(lr=" in output  # the recipe card
 
 
-def test_b11_tensorboard_has_the_fixed_tags_hparams_and_config(never_killed):
+def test_tensorboard_has_the_fixed_tags_hparams_and_config(never_killed):
     accumulator = events(never_killed[0])
     tags = set(accumulator.Tags()["scalars"])
     expected = {tag for tag in TAGS if not tag.startswith(("qstar/", "exploration/temperature"))}
@@ -282,7 +282,7 @@ def test_b11_tensorboard_has_the_fixed_tags_hparams_and_config(never_killed):
 
 
 @pytest.mark.parametrize("number", mostly_slow(SIGNALS, [signal.SIGTERM]))
-def test_b13_a_signal_ends_with_a_checkpoint_that_resumes_exactly(never_killed, tmp_path, number):
+def test_a_signal_ends_with_a_checkpoint_that_resumes_exactly(never_killed, tmp_path, number):
     directory = tmp_path / "stopped"
     args, kwargs = command(*REAL, f"run.dir={directory}")
     process = subprocess.Popen(args, **kwargs)
@@ -308,7 +308,7 @@ def test_a_damaged_configuration_is_one_sentence(tmp_path, verb, option, text):
     assert len(errors.splitlines()) == 1
 
 
-def test_b4_evaluate_writes_beside_the_result_and_changes_nothing(never_killed):
+def test_evaluate_writes_beside_the_result_and_changes_nothing(never_killed):
     directory, _ = never_killed
     before = {p: p.read_bytes() for p in directory.rglob("*") if p.is_file()}
     outputs = []
@@ -409,7 +409,7 @@ def test_a_sweep_ends_with_a_sorted_table(tmp_path):
     assert float(rows[0][1]) < float(rows[1][1])
 
 
-def test_b12_a_sweep_goes_on_after_a_failure_names_it_and_repeats_nothing(tmp_path):
+def test_a_sweep_goes_on_after_a_failure_names_it_and_repeats_nothing(tmp_path):
     sweep = ["-m", "algorithm=tabular", "env=chain", "backup=q_learning,double_q", "n_step=0,1", "steps=200",
              f"hydra.sweep.dir={tmp_path}/sweep", "tracking.final_episodes=1"]  # fmt: skip
     args, kwargs = command(*sweep)
@@ -431,7 +431,7 @@ def test_b12_a_sweep_goes_on_after_a_failure_names_it_and_repeats_nothing(tmp_pa
 
 
 @pytest.mark.parametrize("number", mostly_slow(SIGNALS, [signal.SIGINT]))
-def test_b13_a_signal_to_the_whole_terminal_leaves_workers_for_the_checkpoint(tmp_path, number):
+def test_a_signal_to_the_whole_terminal_leaves_workers_for_the_checkpoint(tmp_path, number):
     directory = tmp_path / "run"
     args, kwargs = command(f"run.dir={directory}", *world("test/Odd-v0"), "env.vectorization=async",
                            "env.num_envs=2", "+env.kwargs.pause=0.001", "steps=100000")  # fmt: skip

@@ -48,7 +48,7 @@ def test_the_tape_of_a_run(wired):
 
 
 @pytest.mark.parametrize(("train_every", "period"), [(3, 7), (7, 3), (4, 9), (1, 1)])
-def test_a17_syncs_and_updates_are_counted_apart(wired, train_every, period):
+def test_syncs_and_updates_are_counted_apart(wired, train_every, period):
     run = wired(*world("test/OneState-v0", "steps=126", "learning_starts=0", f"train_every={train_every}",
                        f"target.period={period}", "replay.batch_size=2", "env.autoreset=same_step"))  # fmt: skip
     words = [word for word, _ in taped(run)]
@@ -70,14 +70,14 @@ def test_syncs_and_updates_come_in_the_order_in_which_they_fall_due(wired, num_e
     assert [word for word, _ in taped(run) if word in ("update", "sync")] == wanted
 
 
-def test_a17_polyak_syncs_after_every_update(wired):
+def test_polyak_syncs_after_every_update(wired):
     run = wired(*world("test/OneState-v0", "steps=60", "learning_starts=10", "target=polyak", "updates=3"))
     words = [word for word, _ in taped(run)]
     assert words.count("sync") == words.count("update") == 3 * (50 // 4)
 
 
 @pytest.mark.parametrize("mode", ["next_step", "same_step"])
-def test_a20_one_and_eight_environments_count_alike(wired, mode):
+def test_one_and_eight_environments_count_alike(wired, mode):
     counts = []
     for num_envs in (1, 8):
         run = wired(*world("test/Counting-v0", f"env.num_envs={num_envs}", "steps=960", "learning_starts=80",
@@ -118,7 +118,7 @@ def test_how_often_one_logs_changes_nothing(wired):
     assert len(hashes) == 1
 
 
-def test_a26_same_seed_same_hash_other_seed_other_hash(wired):
+def test_same_seed_same_hash_other_seed_other_hash(wired):
     hashes = []
     for seed in (0, 0, 1):
         torch.manual_seed(len(hashes))  # global random state must not matter
@@ -156,7 +156,7 @@ def plain_hash(tmp_path_factory):
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a25_every_option_changes_the_run(wired, plain_hash, change):
+def test_every_option_changes_the_run(wired, plain_hash, change):
     more = ["env.num_envs=2", "tuned.epsilon_end=0.4"] if change == "exploration.ladder=2" else []
     run = wired(*PLAIN, change, *more)
     run.trainer.run()
@@ -172,7 +172,7 @@ def test_a_soft_target_is_synced_at_every_multiple_of_its_period_whatever_num_en
     assert len(synced) == 40
 
 
-def test_b9_a_loss_that_is_no_number_stops_at_its_update_with_the_batch(wired):
+def test_a_loss_that_is_no_number_stops_at_its_update_with_the_batch(wired):
     numbers = ["steps=300", "learning_starts=20", "train_every=1", "head.loss=squared"]
     run = wired(*world("test/HugeReward-v0", *numbers))
     with pytest.raises(RunError, match=r"not finite at update 1 .*lower optimizer.lr"):
@@ -184,7 +184,7 @@ def test_b9_a_loss_that_is_no_number_stops_at_its_update_with_the_batch(wired):
 
 
 @pytest.mark.parametrize(("world_of", "says"), [("NanReward", "rewards"), ("NanSeen", "observations")])
-def test_b15_a_loss_that_is_no_number_is_not_blamed_on_the_lr_where_the_world_gave_none(wired, world_of, says):
+def test_a_loss_that_is_no_number_is_not_blamed_on_the_lr_where_the_world_gave_none(wired, world_of, says):
     """Worlds of tensors, and recorded data, are not looked at step by step."""
     run = wired("env=tensor", f"env.world._target_=worlds.{world_of}", "env.num_envs=4", "steps=300",
                 "tuned.hidden=[8]", "learning_starts=20")  # fmt: skip
@@ -209,7 +209,7 @@ LARGEST = world("test/OneState-v0", "gamma=0.5", "steps=50", "tracking.log_every
         ([1.9, 2.5, 2.5, 3.0, 3.0, 3.0, 99.0], 1),  # for good
     ],
 )
-def test_b9_q_well_above_the_largest_possible_return_for_some_time_warns_once(wired, capsys, readings, warnings):
+def test_q_well_above_the_largest_possible_return_for_some_time_warns_once(wired, capsys, readings, warnings):
     run = wired(*LARGEST)
     read_values(run, *readings, reward=0.0)  # no reward was seen: the return may be anything
     assert "largest possible return" not in capsys.readouterr().out
@@ -217,7 +217,7 @@ def test_b9_q_well_above_the_largest_possible_return_for_some_time_warns_once(wi
     assert capsys.readouterr().out.count("largest possible return 2 ") == warnings
 
 
-def test_b9_what_entropy_is_worth_is_no_overestimation(wired):
+def test_what_entropy_is_worth_is_no_overestimation(wired):
     run = wired("backup=soft", "tuned.v_max=5")
     read_values(run, *[500.0] * 9)
     assert run.trainer.value_warnings.warned == set()
@@ -260,7 +260,7 @@ def test_an_exploration_of_ones_own_has_a_name_of_its_own_and_epsilon_may_be_a_n
     assert wired("exploration.epsilon=0.1").trainer.actor.exploration.rate(5) == 0.1
 
 
-def test_b8_nothing_is_read_from_the_device_in_an_update(wired):
+def test_nothing_is_read_from_the_device_in_an_update(wired):
     """A dispatch mode sees every read of a number by the host, on any device."""
     from torch.utils._python_dispatch import TorchDispatchMode
 

@@ -32,7 +32,7 @@ def card(out, name):
 
 @pytest.mark.parametrize("name", ["cartpole", "acrobot", "mountaincar"])
 @pytest.mark.parametrize("algorithm", ["dqn", "pqn"])
-def test_b12_an_id_finds_the_numbers_of_its_group(tmp_path, algorithm, name):
+def test_an_id_finds_the_numbers_of_its_group(tmp_path, algorithm, name):
     """With env=gym and without, the run is that of the group, to the last number."""
     id = OmegaConf.load(CONF / "env" / f"{name}.yaml").id
     small = ["passes.minibatches=4"] if algorithm == "pqn" else []
@@ -59,7 +59,7 @@ def test_b12_an_id_finds_the_numbers_of_its_group(tmp_path, algorithm, name):
         (["env=cartpole_hidden"], "none tuned for dqn/CartPoleHidden-v1: conf/config.yaml"),
     ],
 )  # fmt: skip
-def test_b12_what_is_chosen_on_the_command_line_stands(tmp_path, arguments, numbers):
+def test_what_is_chosen_on_the_command_line_stands(tmp_path, arguments, numbers):
     cfg, out, _ = trained(tmp_path, *arguments)
     assert card(out, "numbers") == numbers
     for argument in arguments:
@@ -68,7 +68,7 @@ def test_b12_what_is_chosen_on_the_command_line_stands(tmp_path, arguments, numb
             assert str(OmegaConf.select(cfg, name)) == value
 
 
-def test_b12_every_job_of_a_sweep_has_the_numbers_of_its_own_environment(tmp_path):
+def test_every_job_of_a_sweep_has_the_numbers_of_its_own_environment(tmp_path):
     code, _, errors = here(train, "-m", "env=gym", "env.id=CartPole-v1,MountainCar-v0,FrozenLake-v1",
                            "hydra.sweep.dir=sweep", *BRIEF, at=tmp_path)  # fmt: skip
     assert code == 0, errors
@@ -82,7 +82,7 @@ def test_b12_every_job_of_a_sweep_has_the_numbers_of_its_own_environment(tmp_pat
     }  # fmt: skip
 
 
-def test_b12_a_resume_keeps_the_numbers_that_the_run_has(tmp_path):
+def test_a_resume_keeps_the_numbers_that_the_run_has(tmp_path):
     arguments = ["env=gym", "env.id=CartPole-v1", "tuned=none", "run.dir=runs/mine"]
     before, _, directory = trained(tmp_path, *arguments)
     code, out, errors = here(train, f"resume={directory}", "steps=60", at=tmp_path)
@@ -101,7 +101,7 @@ def test_b12_a_resume_keeps_the_numbers_that_the_run_has(tmp_path):
         (["env=tensor_chain"], "dqn-tensor_chain-seed0-"),
     ],
 )  # fmt: skip
-def test_b12_the_directory_of_a_run_carries_the_id(tmp_path, arguments, word):
+def test_the_directory_of_a_run_carries_the_id(tmp_path, arguments, word):
     brief = [option for option in BRIEF if not option.startswith("torso") or "algorithm=tabular" not in arguments]
     code, out, errors = here(train, *arguments, *brief, at=tmp_path)
     assert code == 0, errors
@@ -124,12 +124,12 @@ def test_words_of_a_directory_are_letters_that_every_system_takes():
         ("gym", "dqn/TMaze-v0", "sync", "tmaze"), ("cartpole", "Other-v0", "sync", None),
     ],
 )  # fmt: skip
-def test_b12_a_group_is_known_by_its_id_and_by_the_way_it_is_made(chosen, id, vectorization, world):
+def test_a_group_is_known_by_its_id_and_by_the_way_it_is_made(chosen, id, vectorization, world):
     """Atari's numbers are for what its vector class shows, whatever the game; the raw frames are another world."""
     assert world_of(OmegaConf.create({"id": id, "vectorization": vectorization}), chosen) == world
 
 
-def test_b12_raw_atari_is_told_of_the_preprocessing(wired):
+def test_raw_atari_is_told_of_the_preprocessing(wired):
     pytest.importorskip("ale_py")
     raw = ["env=gym", "env.id=ALE/Pong-v5", "env.imports=[ale_py]", "replay.capacity=300"]
     assert any("env=atari brings the preprocessing" in doubt for doubt in wired(*raw).warnings)

@@ -33,7 +33,7 @@ class Adding:
         return Values(torch.cat([obs, state], -1)), state + obs
 
 
-def test_a19_every_environment_has_a_coin_of_its_own():
+def test_every_environment_has_a_coin_of_its_own():
     explore, gen = EpsilonGreedy(Constant(0.5)), torch.Generator().manual_seed(0)
     q = torch.zeros(8, 1000)
     q[:, 0] = 1
@@ -44,7 +44,7 @@ def test_a19_every_environment_has_a_coin_of_its_own():
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_a19_epsilon_zero_is_zero_and_one_is_uniform_over_the_legal_actions(masked):
+def test_epsilon_zero_is_zero_and_one_is_uniform_over_the_legal_actions(masked):
     gen, q = torch.Generator().manual_seed(0), torch.eye(4).repeat(25, 1)
     mask = torch.tensor([True, False, True, True]).repeat(100, 1) if masked else None
     legal = q if mask is None else q.masked_fill(~mask, ILLEGAL)
@@ -97,7 +97,7 @@ def test_the_actor_uses_the_epsilon_of_env_steps():
     assert seen == [1.0, 0.5, 0.0, 0.0]
 
 
-def test_a28_the_actor_forgets_where_an_episode_begins_and_tells_what_it_remembered():
+def test_the_actor_forgets_where_an_episode_begins_and_tells_what_it_remembered():
     actor = Actor(Adding(), EpsilonGreedy(Constant(0.0)), torch.device("cpu"), torch.Generator(), num_envs=2)
     for begins, remembered in (([False, False], [[0], [0]]), ([True, False], [[1], [1]]), ([False, False], [[0], [2]])):
         actor.act(np.ones((2, 1), np.float32), 0)

@@ -47,7 +47,7 @@ def failure(envs, ticks=1):
 @pytest.mark.parametrize("limit", [None, 9])
 @pytest.mark.parametrize("wrappers", [{}, WRAPPED, STACKED], ids=["bare", "own", "gymnasium"])
 @pytest.mark.parametrize("answer", [0, 4, 5, 6])
-def test_b8_a_step_of_the_old_api_is_one_sentence(answer, wrappers, limit, num_envs):
+def test_a_step_of_the_old_api_is_one_sentence(answer, wrappers, limit, num_envs):
     options = {"kwargs": {"answer": answer}, "max_episode_steps": limit, "wrappers": wrappers}
     sentence = failure(make("test/OldStep-v0", num_envs, **options))
     assert f"environment 0 (test/OldStep-v0) answers as no Gymnasium environment does at its step 1: {STEP}" in sentence
@@ -56,7 +56,7 @@ def test_b8_a_step_of_the_old_api_is_one_sentence(answer, wrappers, limit, num_e
 @pytest.mark.parametrize("wrappers", [{}, WRAPPED, STACKED], ids=["bare", "own", "gymnasium"])
 @pytest.mark.parametrize("limit", [None, 9])
 @pytest.mark.parametrize("kwargs", [{"size": 2}, {"size": 3}, {"size": 1}, {"as_dict": True}], ids=str)
-def test_b8_a_reset_of_the_old_api_is_one_sentence(kwargs, limit, wrappers):
+def test_a_reset_of_the_old_api_is_one_sentence(kwargs, limit, wrappers):
     """An observation of two numbers, or a Dict of two entries, could be taken apart as if it were (obs, info)."""
     if "as_dict" in kwargs and wrappers:
         pytest.skip("these wrappers take arrays")
@@ -66,18 +66,18 @@ def test_b8_a_reset_of_the_old_api_is_one_sentence(kwargs, limit, wrappers):
     assert RESET in sentence
 
 
-def test_b8_a_reset_that_takes_no_seed_is_one_sentence():
+def test_a_reset_that_takes_no_seed_is_one_sentence():
     sentence = failure(make("test/OldSeed-v0", action_mask="none"))
     assert "reset must take what Gymnasium gives it: def reset(self, *, seed=None, options=None)" in sentence
 
 
 @pytest.mark.parametrize(("old", "says"), [("step", STEP), ("reset", RESET)])
-def test_b8_a_vector_class_of_the_old_api_is_one_sentence(old, says):
+def test_a_vector_class_of_the_old_api_is_one_sentence(old, says):
     envs = make("test/OldStep-v0", 2, "vector_entry_point", kwargs={"old": old}, action_mask="none")
     assert f"the vector class of test/OldStep-v0 cannot be used: {says}" in failure(envs)
 
 
-def test_b8_an_error_of_the_environments_own_is_told_as_it_is():
+def test_an_error_of_the_environments_own_is_told_as_it_is():
     class Own(gymnasium.Env):
         observation_space, action_space = gymnasium.spaces.Discrete(2), gymnasium.spaces.Discrete(2)
 
@@ -96,7 +96,7 @@ def test_b8_an_error_of_the_environments_own_is_told_as_it_is():
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e300"])
 @pytest.mark.parametrize("num_envs", [1, 3])
-def test_b15_a_reward_that_is_not_finite_says_where(num_envs, value):
+def test_a_reward_that_is_not_finite_says_where(num_envs, value):
     kwargs = {"value": value, "lengths": [3]}
     envs = parts.environments(configure(*world("test/Unlearnable-v0"), f"env.num_envs={num_envs}",
                                         *(f"+env.kwargs.{k}={v}" for k, v in kwargs.items())))  # fmt: skip
@@ -111,7 +111,7 @@ def test_b15_a_reward_that_is_not_finite_says_where(num_envs, value):
 @pytest.mark.parametrize("ends", [1, 5, 9])
 @pytest.mark.parametrize("value", ["nan", "-inf"])
 @pytest.mark.parametrize("form", [{"shape": (3,)}, {"shape": (40,)}, {"shape": (4, 5, 5)}, {"as_dict": True}], ids=str)
-def test_b15_an_observation_that_is_not_finite_says_where(form, value, ends, autoreset):
+def test_an_observation_that_is_not_finite_says_where(form, value, ends, autoreset):
     kwargs = {"what": "observation", "value": value, "lengths": (ends,), **form}
     sentence = failure(make("test/Unlearnable-v0", 2, autoreset=autoreset, kwargs=kwargs), 12)
     assert sentence.startswith("environment 0 (test/Unlearnable-v0) showed ")
@@ -120,7 +120,7 @@ def test_b15_an_observation_that_is_not_finite_says_where(form, value, ends, aut
 
 
 @pytest.mark.parametrize(("what", "says"), [("reward", "gave a reward"), ("observation", "showed an observation")])
-def test_b15_a_vector_class_of_its_own_is_looked_at_too(what, says):
+def test_a_vector_class_of_its_own_is_looked_at_too(what, says):
     envs = make("test/Unlearnable-v0", 3, "vector_entry_point", kwargs={"what": what, "at": 4})
     sentence = failure(envs, 9)
     assert sentence.startswith(
@@ -129,7 +129,7 @@ def test_b15_a_vector_class_of_its_own_is_looked_at_too(what, says):
     assert "nan at [2" in sentence
 
 
-def test_f13_async_environments_say_it_as_well_and_nothing_stands_before_it(recwarn, caplog, capfd):
+def test_async_environments_say_it_as_well_and_nothing_stands_before_it(recwarn, caplog, capfd):
     """Gymnasium prints a coloured traceback of every worker that fails; it belongs into the log."""
     options = {"imports": ["worlds"], "kwargs": {"at": 2}}
     with caplog.at_level("DEBUG", "dqn"):

@@ -20,7 +20,7 @@ def watched(*overrides):
     return envs, told
 
 
-def test_a27_a_decision_is_four_frames_counted_by_the_emulator_and_a_game_is_cut_at_its_cap():
+def test_a_decision_is_four_frames_counted_by_the_emulator_and_a_game_is_cut_at_its_cap():
     """No second frame skip lies above ALE's; the cap is 108,000 frames unless told otherwise."""
     envs, told = watched("+env.kwargs.max_num_frames_per_episode=400", "+env.kwargs.noop_max=0")
     begun, cut, played = envs.reset(0), [], 0
@@ -41,7 +41,7 @@ def test_a27_a_decision_is_four_frames_counted_by_the_emulator_and_a_game_is_cut
     usual.close()
 
 
-def test_a4_frames_of_a_game_are_kept_once_and_stacks_come_back(wired):
+def test_frames_of_a_game_are_kept_once_and_stacks_come_back(wired):
     """Across the ends of short games and round the ring: every sample is a stack that was seen."""
     run = wired(*ATARI, "env.num_envs=2", "+env.kwargs.max_num_frames_per_episode=120", "steps=1500",
                 "learning_starts=2000", "replay.capacity=300")  # fmt: skip
@@ -61,7 +61,7 @@ def test_a4_frames_of_a_game_are_kept_once_and_stacks_come_back(wired):
         assert {stack.numpy().tobytes() for stack in obs.flatten(0, 1)} <= seen
 
 
-def test_a22_what_is_learnt_is_cut_and_what_is_reported_is_not(wired):
+def test_what_is_learnt_is_cut_and_what_is_reported_is_not(wired):
     run = wired(*world("test/OneState-v0"), "+env.wrappers.more={_target_: worlds.Times5}", "reward_clip=1",
                 "gamma=0.5", "torso=table", "layer=table", "optimizer.lr=0.1", "steps=600", "learning_starts=100",
                 "train_every=1", "tuned.target_period=10")  # fmt: skip
@@ -77,7 +77,7 @@ def test_a22_what_is_learnt_is_cut_and_what_is_reported_is_not(wired):
     assert trainer.watch.warned == {"large"}  # by what is learnt
 
 
-def test_a22_a_lost_life_ends_no_game_and_resets_nothing(wired):
+def test_a_lost_life_ends_no_game_and_resets_nothing(wired):
     run = wired(*world("test/ThreeLives-v0"), "steps=300", "learning_starts=400")
     run.trainer.run()
     assert {*run.trainer.meter.recent} == {9.0}  # three lives of three steps

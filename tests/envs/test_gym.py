@@ -20,7 +20,7 @@ from dqn.tracking.evaluation import play
 from dqn.types import Step, UsageError
 
 
-def test_a26_environments_of_one_vector_begin_differently():
+def test_environments_of_one_vector_begin_differently():
     envs = make("CartPole-v1", 4)
     obs = envs.reset(seed=3)
     assert len({tuple(row) for row in obs.tolist()}) == 4
@@ -84,13 +84,13 @@ def test_observations_of_other_kinds_are_flattened():
         ({"id": "CartPole-v1", "autoreset": "never"}, "autoreset"),
     ],
 )
-def test_b6_what_cannot_be_used_is_refused_in_one_sentence(kwargs, says):
+def test_what_cannot_be_used_is_refused_in_one_sentence(kwargs, says):
     with pytest.raises(UsageError, match=says) as error:
         make(**kwargs)
     assert "\n" not in str(error.value)
 
 
-def test_b7_an_environment_that_raises_says_which_and_when():
+def test_an_environment_that_raises_says_which_and_when():
     envs = make("test/Raising-v0", 2, kwargs={"at": 5})
     envs.reset(seed=0)
     with pytest.raises(
@@ -101,7 +101,7 @@ def test_b7_an_environment_that_raises_says_which_and_when():
             envs.step(np.zeros(2, np.int64))
 
 
-def test_b7_async_a_run_ends_soon_without_orphans(tmp_path):
+def test_async_a_run_ends_soon_without_orphans(tmp_path):
     start = time.monotonic()
     run = subprocess.run(
         [sys.executable, "-m", "dqn.train", "env=gym", "env.id=test/Raising-v0", "env.imports=[worlds]",

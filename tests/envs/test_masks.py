@@ -1,4 +1,4 @@
-"""A21: masks of legal actions are recorded with the observation they belong to, wherever an episode ends."""
+"""Masks of legal actions are recorded with the observation they belong to, wherever an episode ends."""
 
 from contextlib import closing
 from typing import ClassVar
@@ -73,7 +73,7 @@ def play(envs, ticks, seed=40):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("ending", ["terminated", "truncated", "both"])
 @pytest.mark.parametrize("kwargs", [{"end": "empty"}, {"end": "missing"}, {"as_list": True}])
-def test_a21_the_mask_beside_every_observation_is_its_own(mode, ending, kwargs):
+def test_the_mask_beside_every_observation_is_its_own(mode, ending, kwargs):
     envs = make("test/Masked-v0", 3, autoreset=mode, kwargs={"lengths": (1, 4, 2), "ending": ending, **kwargs})
     assert envs.spec.parts[1][0] == "action_mask"
     terminations, truncations = play(envs, 200)
@@ -83,13 +83,13 @@ def test_a21_the_mask_beside_every_observation_is_its_own(mode, ending, kwargs):
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kind", ["bits", "box"])
-def test_a21_a_mask_among_the_entries_of_a_dict_is_the_mask(mode, kind):
+def test_a_mask_among_the_entries_of_a_dict_is_the_mask(mode, kind):
     envs = make("test/DictMask-v0", 2, autoreset=mode, kwargs={"kind": kind, "lengths": (1, 4, 2)})
     assert [name for name, _ in envs.spec.parts] == ["observation", "action_mask"]
     assert play(envs, 100)[0] > 50
 
 
-def test_a21_a_vector_class_of_its_own_with_and_without_presence_flags():
+def test_a_vector_class_of_its_own_with_and_without_presence_flags():
     class Vector(gymnasium.vector.VectorEnv):
         metadata = {"autoreset_mode": gymnasium.vector.AutoresetMode.SAME_STEP}  # noqa: RUF012
         single_observation_space, single_action_space = Discrete(9), Discrete(2)
@@ -133,7 +133,7 @@ def test_a21_a_vector_class_of_its_own_with_and_without_presence_flags():
         ({"blocked_at": 3, "ending": "truncated"}, "has no legal action"),
     ],
 )
-def test_a21_a_promised_mask_that_is_not_given_ends_the_run_in_one_sentence(mode, kwargs, says):
+def test_a_promised_mask_that_is_not_given_ends_the_run_in_one_sentence(mode, kwargs, says):
     envs = make("test/Masked-v0", autoreset=mode, kwargs=kwargs)
     obs = envs.reset(0)
     with pytest.raises(EnvironmentFailure, match=says) as error:
@@ -143,14 +143,14 @@ def test_a21_a_promised_mask_that_is_not_given_ends_the_run_in_one_sentence(mode
     assert "env.action_mask=none" in str(error.value)
 
 
-def test_a21_an_illegal_action_raises():
+def test_an_illegal_action_raises():
     envs = make("test/Masked-v0")
     illegal = (~parts(envs, envs.reset(0))["action_mask"]).argmax(1)
     with pytest.raises(EnvironmentFailure, match="illegal action"):
         envs.step(illegal)
 
 
-def test_a21_a_mask_of_another_length_is_refused():
+def test_a_mask_of_another_length_is_refused():
     class Long(Masked):
         action_space = Discrete(3)
 
@@ -199,7 +199,7 @@ def test_taxi_says_which_actions_do_something():
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("form", GOOD_MASKS)
 @pytest.mark.parametrize("where", WHERE)
-def test_b3_a_mask_of_any_dtype_is_honoured(where, form, mode):
+def test_a_mask_of_any_dtype_is_honoured(where, form, mode):
     """The world raises at the first illegal action."""
     envs = make("test/MaskForms-v0", 2, autoreset=mode, kwargs={"form": form, "where": where}, action_mask="required")
     assert [name.rpartition(".")[2] for name, _ in envs.spec.parts] == ["observation", "action_mask"]
@@ -224,7 +224,7 @@ def test_b3_a_mask_of_any_dtype_is_honoured(where, form, mode):
         ("minus", "holds -1"), ("two", "holds 2"), ("short", r"\(5,\)"), ("column", r"\(6, 1\)"),
     ],
 )  # fmt: skip
-def test_f13_a_mask_that_is_none_is_refused_in_a_sentence_that_names_it(form, says, where):
+def test_a_mask_that_is_none_is_refused_in_a_sentence_that_names_it(form, says, where):
     with pytest.raises((EnvironmentFailure, UsageError), match=says) as error:
         make("test/MaskForms-v0", 2, kwargs={"form": form, "where": where}).reset(0)
     sentence = str(error.value)
@@ -235,7 +235,7 @@ def test_f13_a_mask_that_is_none_is_refused_in_a_sentence_that_names_it(form, sa
 
 @pytest.mark.parametrize("form", ["float32", "object"])
 @pytest.mark.parametrize("where", WHERE)
-def test_b3_no_illegal_action_is_taken_in_training_evaluation_or_by_a_loaded_agent(wired, where, form):
+def test_no_illegal_action_is_taken_in_training_evaluation_or_by_a_loaded_agent(wired, where, form):
     overrides = world("test/MaskForms-v0", f"+env.kwargs.form={form}", f"+env.kwargs.where={where}")
     run = wired(*overrides, "steps=200", "learning_starts=50", "env.num_envs=2")
     run.trainer.run()
@@ -249,7 +249,7 @@ def test_b3_no_illegal_action_is_taken_in_training_evaluation_or_by_a_loaded_age
     assert over
 
 
-def test_f13_a_loaded_agent_refuses_a_mask_that_is_none(wired):
+def test_a_loaded_agent_refuses_a_mask_that_is_none(wired):
     overrides = world("test/MaskForms-v0", "+env.kwargs.where=info")
     run = wired(*overrides, "steps=20")
     run.trainer.run()
@@ -262,7 +262,7 @@ def test_f13_a_loaded_agent_refuses_a_mask_that_is_none(wired):
 
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
-def test_b3_a_list_that_is_longer_at_one_step_is_refused(vectorization):
+def test_a_list_that_is_longer_at_one_step_is_refused(vectorization):
     """Gymnasium's vectors could not stack it."""
     kwargs = {"lengths": (9,), "told": "ragged mask"}
     with closing(make("test/Odd-v0", 2, vectorization, imports=["worlds"], kwargs=kwargs)) as envs:
@@ -272,7 +272,7 @@ def test_b3_a_list_that_is_longer_at_one_step_is_refused(vectorization):
                 envs.step(np.zeros(2, np.int64))
 
 
-def test_b3_several_masks_in_one_dict_are_refused():
+def test_several_masks_in_one_dict_are_refused():
     class Two(Counting):
         mask = MultiBinary(3)
         observation_space = Dict({"action_mask": mask, "other": Dict({"action_mask": mask})})
@@ -287,7 +287,7 @@ def test_b3_several_masks_in_one_dict_are_refused():
 
 @pytest.mark.parametrize(("shape", "sizes"), [((6,), [3, 2]), ((3, 2), [3, 2]), ((2, 2), [[2], [2]]), ((4,), [2, 2])])
 @pytest.mark.parametrize("where", ["dict", "info"])
-def test_b3_a_mask_of_many_sided_actions_speaks_of_their_combinations(where, shape, sizes):
+def test_a_mask_of_many_sided_actions_speaks_of_their_combinations(where, shape, sizes):
     """One value for each combination, as a vector in the order of the numbers, or as a matrix."""
 
     class Many(Counting):
@@ -320,7 +320,7 @@ def test_b3_a_mask_of_many_sided_actions_speaks_of_their_combinations(where, sha
     assert Many.taken == [i % n for i in range(6)]
 
 
-def test_b3_a_mask_for_each_dimension_is_refused_with_the_shapes_that_are_taken():
+def test_a_mask_for_each_dimension_is_refused_with_the_shapes_that_are_taken():
     actions = Actions("it", MultiDiscrete([3, 2]))
     for mask in ([1, 1, 1, 0, 1], (np.ones(3), np.ones(2))):
         with pytest.raises(ValueError, match=r"give (\(6,\) or |an array )\(3, 2\)"):

@@ -104,7 +104,7 @@ def test_the_entries_of_a_dict_tell_of_one_moment_at_every_tick(mode, masked, en
     assert sum(s.terminated.sum() + s.truncated.sum() for s in steps) >= 8
 
 
-def test_a21_async_packs_dicts_and_masks_as_sync_does():
+def test_async_packs_dicts_and_masks_as_sync_does():
     def played(vectorization):
         kwargs = {"lengths": (2,), "size": 5, "masked": True, "as_list": True}
         envs = make("test/DictImage-v0", 2, vectorization, imports=["worlds"], kwargs=kwargs)
@@ -180,7 +180,7 @@ def test_multibinary_and_square_multidiscrete_actions():
 
 @pytest.mark.parametrize("actions", [name for name in ACTIONS if name != "many"])
 @pytest.mark.parametrize("way", ["alone", "sync", "async", "vector_entry_point"])
-def test_b4_every_action_lies_in_the_environments_own_space(way, actions):
+def test_every_action_lies_in_the_environments_own_space(way, actions):
     """The world takes no other; every number becomes an action of its own."""
     num_envs = 1 if way == "alone" else 2
     space = [f"+env.kwargs.actions={actions}", f"env.num_envs={num_envs}"]
@@ -197,7 +197,7 @@ def test_b4_every_action_lies_in_the_environments_own_space(way, actions):
 
 
 @pytest.mark.parametrize("actions", [name for name in ACTIONS if name != "many"])
-def test_b4_training_evaluation_and_a_loaded_agent_take_actions_of_the_space(wired, actions):
+def test_training_evaluation_and_a_loaded_agent_take_actions_of_the_space(wired, actions):
     chosen = [*overrides("test/Strict-v0"), f"+env.kwargs.actions={actions}"]
     run = wired(*chosen, "steps=30", "learning_starts=10")
     run.trainer.run()
@@ -207,7 +207,7 @@ def test_b4_training_evaluation_and_a_loaded_agent_take_actions_of_the_space(wir
     assert agent.make().action_space.contains(agent.act(np.zeros(3, np.float32)))
 
 
-def test_b13_too_many_combinations_are_refused_with_the_option_that_takes_them():
+def test_too_many_combinations_are_refused_with_the_option_that_takes_them():
     assert make(world(action=MultiDiscrete([32, 32]))).spec.num_actions == 1024
     for action, number in ((MultiDiscrete([25, 41]), 1025), (MultiBinary(12), 4096)):
         with pytest.raises(
@@ -225,12 +225,12 @@ def test_b13_too_many_combinations_are_refused_with_the_option_that_takes_them()
         (0, "env.max_actions must be a whole number ≥ 1"),
     ],
 )
-def test_b13_the_limit_is_an_option(wired, most, says):
+def test_the_limit_is_an_option(wired, most, says):
     with pytest.raises(UsageError, match=says):
         wired(*overrides("test/Strict-v0"), "+env.kwargs.actions=pair", f"env.max_actions={most}")
 
 
-def test_b13_a_raised_limit_counts_in_training_evaluation_and_for_a_loaded_agent(wired):
+def test_a_raised_limit_counts_in_training_evaluation_and_for_a_loaded_agent(wired):
     chosen = [*overrides("test/Strict-v0"), "+env.kwargs.actions=many", "env.max_actions=2000", "torso.hidden=[4]"]
     run = wired(*chosen, "steps=30", "learning_starts=10")
     run.trainer.run()

@@ -93,7 +93,7 @@ def masked_value_iteration(world, gamma, sweeps=400):
 
 
 @pytest.mark.parametrize("final", [0, 2])
-def test_a21_q_star_of_a_masked_world_knows_no_illegal_action(final):
+def test_q_star_of_a_masked_world_knows_no_illegal_action(final):
     world = RandomMDP(8, 3, 2, final=final, legal=0.5)
     q = world.optimal_q(0.8)
     assert (~world.legal).sum() > 3
@@ -103,7 +103,7 @@ def test_a21_q_star_of_a_masked_world_knows_no_illegal_action(final):
     assert np.nanmax(np.abs(free - q)) > 1e-3  # what is forbidden matters
 
 
-def test_a21_a_mask_changes_nothing_else_of_the_world_and_leaves_an_action():
+def test_a_mask_changes_nothing_else_of_the_world_and_leaves_an_action():
     free = RandomMDP(50, 4, 3, world_seed=2)
     for legal in (0.0, 0.3, 0.999):
         masked = RandomMDP(50, 4, 3, world_seed=2, legal=legal)
@@ -116,7 +116,7 @@ def test_a21_a_mask_changes_nothing_else_of_the_world_and_leaves_an_action():
     assert free.reset(seed=0)[1] == free.step(0)[4] == {}
 
 
-def test_a21_an_illegal_action_raises_and_the_info_says_so_beforehand():
+def test_an_illegal_action_raises_and_the_info_says_so_beforehand():
     world = RandomMDP(20, 4, 3, legal=0.5)
     _, info = world.reset(seed=0)
     for _ in range(200):

@@ -65,7 +65,7 @@ LONG = {"btr": 900, "fqf": 150, "r2d2": 600}
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a24_every_recipe_recorded_is_the_recipe_as_written(small, recipe, recorded_only, caplog):
+def test_every_recipe_recorded_is_the_recipe_as_written(small, recipe, recorded_only, caplog):
     """Also that an update never asks the device: a recording has no numbers to answer with."""
     steps = f"steps={min(200, LONG.get(recipe, 200))}"
     as_written = through(small(recipe, "execution=eager", steps, *CHANGING).trainer)
@@ -75,7 +75,7 @@ def test_a24_every_recipe_recorded_is_the_recipe_as_written(small, recipe, recor
 
 
 @pytest.mark.parametrize("recipe", mostly_slow(RECIPES, ["dqn"]))
-def test_a24_every_recipe_compiled_is_the_recipe_as_written(small, recipe, caplog):
+def test_every_recipe_compiled_is_the_recipe_as_written(small, recipe, caplog):
     steps = f"steps={LONG.get(recipe, 1000)}"  # 475 updates
     as_written = through(small(recipe, "execution=eager", steps, *CHANGING).trainer)
     program = through(small(recipe, "execution=compile", steps, *CHANGING).trainer)
@@ -86,7 +86,7 @@ def test_a24_every_recipe_compiled_is_the_recipe_as_written(small, recipe, caplo
 @pytest.mark.gpu
 @pytest.mark.parametrize("engine", ["cudagraph", "compile"])
 @pytest.mark.parametrize("recipe", some(RECIPES, FEW))
-def test_a24_every_recipe_captured_is_the_recipe_as_written(small, recipe, engine, caplog):
+def test_every_recipe_captured_is_the_recipe_as_written(small, recipe, engine, caplog):
     if PRETENDED and engine == "compile":
         pytest.skip("what Triton makes of a graph only a GPU tells")
     given = ["device=cuda", *CHANGING, *["steps=120"] * PRETENDED]

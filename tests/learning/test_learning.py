@@ -102,7 +102,7 @@ def test_an_optimizer_that_treats_its_first_step_apart_is_refused():
         Learner(network(), Objective(q_learning, Identity()), lambda p: torch.optim.SGD(p, 0.1, 0.9, 0.5))
 
 
-def test_a16_the_gradient_is_semi_and_equals_a_numeric_one():
+def test_the_gradient_is_semi_and_equals_a_numeric_one():
     online, target, data = network(), network(), batch()
     objective = Objective(q_learning, Identity())
     objective(online, target, data).total.backward()
@@ -125,7 +125,7 @@ def test_a16_the_gradient_is_semi_and_equals_a_numeric_one():
     assert torch.equal(shared, parameter.grad)
 
 
-def test_a10_the_gradient_scales_with_the_importance_weight():
+def test_the_gradient_scales_with_the_importance_weight():
     online, target, data = network(), network(), batch(1)
     grads = []
     for weight in (1.0, 0.25):
@@ -136,14 +136,14 @@ def test_a10_the_gradient_scales_with_the_importance_weight():
     assert torch.allclose(grads[0] * 0.25, grads[1])
 
 
-def test_a15_a_loss_of_the_wrong_shape_is_refused():
+def test_a_loss_of_the_wrong_shape_is_refused():
     online, data = network(), batch()
     data.weight = torch.ones(16, 1)
     with pytest.raises(ValueError, match=r"\[T, B\]"):
         Objective(q_learning, Identity())(online, online, data)
 
 
-def test_a17_the_soft_step_is_the_closed_form_and_storage_is_distinct():
+def test_the_soft_step_is_the_closed_form_and_storage_is_distinct():
     mind = learner(polyak=0.1)
     before = [p.clone() for p in mind.target.parameters()]
     mind.update(batch())

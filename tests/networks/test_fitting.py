@@ -41,7 +41,7 @@ def spec(dtype, *shape, states=0):
         (spec("float32", 2, 3, 8, 8, 3), "vector"), (spec("float32", 4, 8, 8, 3), "vector"),
     ],
 )  # fmt: skip
-def test_b11_what_is_observed_tells_which_torso_fits(seen, choice):
+def test_what_is_observed_tells_which_torso_fits(seen, choice):
     got, why = fitting(seen)
     assert got == choice
     assert seen.states or str(seen.obs_shape) in why
@@ -70,14 +70,14 @@ def test_b11_what_is_observed_tells_which_torso_fits(seen, choice):
         ([*world("test/Masked-v0"), *FEW], MLP, "auto: float32 (3,) is no image"),
     ],
 )
-def test_b11_the_card_says_what_was_taken_and_why(wired, overrides, kind, says):
+def test_the_card_says_what_was_taken_and_why(wired, overrides, kind, says):
     run = wired(*overrides)
     assert type(run.trainer.learner.online.torso) is kind
     (line,) = (line for line in run.card.splitlines() if line.startswith("  torso "))
     assert says in line
 
 
-def test_b11_the_result_names_the_torso_that_was_taken(tmp_path):
+def test_the_result_names_the_torso_that_was_taken(tmp_path):
     tiny = ["torso.auto.small_image.hidden=4", "tracking.final_episodes=1", "tracking.evaluate_every=0"]
     code, _, errors = here(train, *world("test/Planes-v0"), *FEW, *tiny, f"run.dir={tmp_path}/run")
     assert code == 0, errors
@@ -85,7 +85,7 @@ def test_b11_the_result_names_the_torso_that_was_taken(tmp_path):
 
 
 @pytest.mark.parametrize("overrides", [["env=cartpole"], ["env=chain", "algorithm=rainbow"], world("test/Masked-v0")])
-def test_b11_for_a_vector_it_is_the_mlp_to_the_last_bit(wired, overrides):
+def test_for_a_vector_it_is_the_mlp_to_the_last_bit(wired, overrides):
     """Its options stand where those of torso=mlp do."""
     hashes = set()
     for torso in ("auto", "mlp"):
@@ -95,7 +95,7 @@ def test_b11_for_a_vector_it_is_the_mlp_to_the_last_bit(wired, overrides):
     assert len(hashes) == 1
 
 
-def test_b11_the_mlp_that_is_asked_for_is_taken_for_an_image(wired):
+def test_the_mlp_that_is_asked_for_is_taken_for_an_image(wired):
     assert type(wired(*world("test/Image-v0"), *FEW, "torso=mlp").trainer.learner.online.torso) is MLP
 
 
@@ -109,19 +109,19 @@ def test_b11_the_mlp_that_is_asked_for_is_taken_for_an_image(wired):
         (["+env.kwargs.shape=[40,40,40]"], "set torso.layout=hwc or chw, or choose torso=mlp"),
     ],
 )  # fmt: skip
-def test_b11_numbers_for_another_torso_are_refused(wired, overrides, says):
+def test_numbers_for_another_torso_are_refused(wired, overrides, says):
     with pytest.raises(UsageError, match=says):
         wired(*world("test/Image-v0"), *FEW, *overrides)
 
 
-def test_b11_numbers_of_the_torso_that_is_taken_can_be_changed(wired):
+def test_numbers_of_the_torso_that_is_taken_can_be_changed(wired):
     assert wired(*world("test/Image-v0"), *FEW, "torso.auto.image.hidden=9").trainer.learner.online.torso.features == 9
     impala = ["torso@torso.auto.image=impala_cnn", "torso.auto.image.hidden=7"]
     torso = wired(*world("test/Image-v0"), *FEW, *impala).trainer.learner.online.torso
     assert (type(torso).__name__, torso.features) == ("ImpalaCNN", 7)
 
 
-def test_b11_a_class_of_ones_own_is_taken_whatever_is_observed(wired):
+def test_a_class_of_ones_own_is_taken_whatever_is_observed(wired):
     run = wired(*world("test/Image-v0"), *FEW, "torso._target_=worlds.Dropped", "torso.hidden=[4]")
     assert type(run.trainer.learner.online.torso).__name__ == "Dropped"
 
@@ -130,7 +130,7 @@ def test_b11_a_class_of_ones_own_is_taken_whatever_is_observed(wired):
     world("test/Image-v0", "torso.auto.image.hidden=8"), world("test/Planes-v0", "torso.auto.small_image.hidden=8"),
     world("test/DictImage-v0", "torso.hidden=[8]", "torso.auto.image.hidden=8"), ["env=cartpole", "torso.hidden=[8]"],
 ])  # fmt: skip
-def test_b11_a_resume_and_a_loaded_agent_have_the_same_network(wired, overrides):
+def test_a_resume_and_a_loaded_agent_have_the_same_network(wired, overrides):
     run, again = (wired(*overrides, *FEW) for _ in range(2))
     run.trainer.run()
     for _ in again.trainer.restore(Checkpoints(run.trainer.directory / "checkpoints").load()):
@@ -141,7 +141,7 @@ def test_b11_a_resume_and_a_loaded_agent_have_the_same_network(wired, overrides)
     assert len({parameter_hash(network.state_dict()) for network in networks}) == 1
 
 
-def test_b5_b11_actors_in_another_process_have_it_too(wired):
+def test_actors_in_another_process_have_it_too(wired):
     run = wired(*world("test/Planes-v0"), *FEW, "execution.actor=process", "torso.auto.small_image.hidden=8")
     run.trainer.run()
     assert run.trainer.updates > 0
@@ -150,7 +150,7 @@ def test_b5_b11_actors_in_another_process_have_it_too(wired):
 @pytest.mark.parametrize("layout", ["hwc", "chw"])
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 @pytest.mark.parametrize("cnn", [NatureCNN, MinAtarCNN])
-def test_b11_a_stack_of_colour_frames_is_an_image_with_the_channels_of_all(cnn, dtype, layout):
+def test_a_stack_of_colour_frames_is_an_image_with_the_channels_of_all(cnn, dtype, layout):
     torch.manual_seed(0)
     shape = {"hwc": (4, 40, 36, 3), "chw": (4, 3, 40, 36)}[layout]
     stacked, flat = cnn(spec(dtype, *shape), hidden=5), cnn(spec(dtype, 12, 40, 36), hidden=5)
@@ -162,7 +162,7 @@ def test_b11_a_stack_of_colour_frames_is_an_image_with_the_channels_of_all(cnn, 
 
 
 @pytest.mark.parametrize("stack", [1, 4])
-def test_b11_colour_frames_stacked_by_gymnasium_are_learnt_from(wired, stack):
+def test_colour_frames_stacked_by_gymnasium_are_learnt_from(wired, stack):
     wrapper = "+env.wrappers.stack={_target_: gymnasium.wrappers.FrameStackObservation, stack_size: 4}"
     run = wired(*world("test/Image-v0", "+env.kwargs.shape=[40,36,3]"), wrapper, *FEW, f"replay.frame_stack={stack}")
     run.trainer.run()
@@ -180,7 +180,7 @@ def test_b11_colour_frames_stacked_by_gymnasium_are_learnt_from(wired, stack):
         ("4,11,11", "nature_cnn", "choose torso=minatar_cnn or torso=mlp"), ("4,11,11", "table", "choose torso=mlp"),
     ],
 )  # fmt: skip
-def test_b5_real_numbers_of_any_number_of_axes_are_taken_by_every_torso_that_they_fit(wired, shape, torso, says):
+def test_real_numbers_of_any_number_of_axes_are_taken_by_every_torso_that_they_fit(wired, shape, torso, says):
     chosen = [*world("test/Planes-v0", f"+env.kwargs.shape=[{shape}]"), *FEW, f"torso={torso}"]
     if says:
         with pytest.raises(UsageError, match=says):
@@ -215,7 +215,7 @@ gymnasium.register("test/PlanesInADict-v0", entry_point=PlanesInADict)
 
 
 @pytest.mark.parametrize("torso", [["torso=auto"], ["torso=dict", "torso@torso.image=minatar_cnn"]], ids=str)
-def test_b5_real_planes_in_a_dict_get_a_torso_for_images(wired, torso):
+def test_real_planes_in_a_dict_get_a_torso_for_images(wired, torso):
     run = wired(*world("test/PlanesInADict-v0"), *FEW, *torso)
     run.trainer.run()
     made = run.trainer.learner.online.torso

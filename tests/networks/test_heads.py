@@ -78,7 +78,7 @@ def test_every_head_has_any_leading_shape_and_keeps_the_dtype(name, dtype, lead,
 
 
 @every_head
-def test_a10_the_gradient_scales_with_the_weight_of_each_sample(name):
+def test_the_gradient_scales_with_the_weight_of_each_sample(name):
     head = make(name)
     action, y, features = torch.randint(3, (1, 4)), targets(1, 4, count=3), torch.randn(1, 4, 4).double()
 
@@ -95,7 +95,7 @@ def test_a10_the_gradient_scales_with_the_weight_of_each_sample(name):
 
 
 @every_head
-def test_a15_wrong_shapes_are_refused(name):
+def test_wrong_shapes_are_refused(name):
     head = make(name)
     values, action, y = head(torch.randn(2, 4, 4).double()), torch.zeros(2, 4, dtype=torch.int64), targets(2, 4)
     head.loss(values, action, y, None)
@@ -116,7 +116,7 @@ def test_a15_wrong_shapes_are_refused(name):
 
 
 @distributional
-def test_a15_values_of_another_head_are_refused(name):
+def test_values_of_another_head_are_refused(name):
     values = make("expected")(torch.randn(2, 4, 4).double())
     with pytest.raises(ValueError, match="wants"):
         make(name).loss(values, torch.zeros(2, 4, dtype=torch.int64), targets(2, 4), None)
@@ -228,7 +228,7 @@ def test_histogram_losses_equal_the_loop(name):
 
 @quantiles
 @pytest.mark.parametrize("kappa", [0.0, 1.0])
-def test_a14_quantile_losses_equal_the_loop(name, kappa):
+def test_quantile_losses_equal_the_loop(name, kappa):
     head = make(name, kappa=kappa)
     values, action = head(torch.randn(2, 3, 4).double()), torch.randint(3, (2, 3))
     y, p = targets(2, 3, count=5), torch.rand(2, 3, 5).double().softmax(-1)
@@ -241,7 +241,7 @@ def test_a14_quantile_losses_equal_the_loop(name, kappa):
         assert td_error[i].item() == pytest.approx(mean, rel=1e-6)
 
 
-def test_a12_the_value_stream_changes_the_categorical_distribution():
+def test_the_value_stream_changes_the_categorical_distribution():
     head = make("categorical", output=Dueling)
     features = torch.randn(5, 4).double()
     before = head(features)
@@ -254,14 +254,14 @@ def test_a12_the_value_stream_changes_the_categorical_distribution():
 
 
 @every_head
-def test_a12_q_of_a_sample_does_not_depend_on_the_batch(name):
+def test_q_of_a_sample_does_not_depend_on_the_batch(name):
     head = make(name, output=Dueling).eval()
     features = torch.randn(5, 4).double()
     assert torch.allclose(head(features).q[0], head(features[:1]).q[0])
 
 
 @every_head
-def test_a12_a21_an_illegal_action_s_advantage_changes_no_legal_value(name):
+def test_an_illegal_action_s_advantage_changes_no_legal_value(name):
     head = make(name, output=Dueling).eval()
     features, mask = torch.randn(5, 4).double(), torch.tensor([True, False, True]).expand(5, 3)
     before = head(features, mask).q[:, [0, 2]]
@@ -274,7 +274,7 @@ def test_a12_a21_an_illegal_action_s_advantage_changes_no_legal_value(name):
 
 
 @every_head
-def test_a18_heads_draw_only_in_training_and_from_their_own_generator(name):
+def test_heads_draw_only_in_training_and_from_their_own_generator(name):
     head = make(name, output=functools.partial(Single, layer=Noisy))
     twin, features = copy.deepcopy(head), torch.randn(5, 4).double()
     for seed, network in enumerate((head, twin)):

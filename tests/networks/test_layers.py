@@ -25,7 +25,7 @@ def noise(layer):
     return layer(x) - F.linear(x, layer.weight, layer.bias)
 
 
-def test_a18_noise_is_fresh_in_every_pass_and_one_for_the_batch():
+def test_noise_is_fresh_in_every_pass_and_one_for_the_batch():
     layer = Noisy(4, 3)
     x = torch.randn(1, 4).expand(5, 4)
     first, second = layer(x), layer(x)
@@ -35,7 +35,7 @@ def test_a18_noise_is_fresh_in_every_pass_and_one_for_the_batch():
     assert (states == states[:1]).all()
 
 
-def test_a18_networks_draw_from_their_own_generators():
+def test_networks_draw_from_their_own_generators():
     online = Noisy(4, 3)
     target = copy.deepcopy(online)
     online.generator, target.generator = torch.Generator().manual_seed(0), torch.Generator().manual_seed(1)
@@ -48,7 +48,7 @@ def test_a18_networks_draw_from_their_own_generators():
     assert torch.equal(torch.random.get_rng_state(), before)  # the global stream was left alone
 
 
-def test_a18_evaluation_is_the_mean_weights_and_draws_nothing():
+def test_evaluation_is_the_mean_weights_and_draws_nothing():
     layer = Noisy(4, 3).eval()
     before, x = torch.random.get_rng_state(), torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
     assert torch.equal(layer(x), F.linear(x, layer.weight, layer.bias))
@@ -56,7 +56,7 @@ def test_a18_evaluation_is_the_mean_weights_and_draws_nothing():
 
 
 @pytest.mark.parametrize("sigma0", [0.0, 0.5, 2.0])
-def test_a18_sigma0_is_honoured(sigma0):
+def test_sigma0_is_honoured(sigma0):
     torch.manual_seed(0)
     layer = Noisy(16, 3, sigma0=sigma0)
     assert torch.equal(layer.weight_sigma, torch.full((3, 16), sigma0 / 4))
@@ -69,7 +69,7 @@ def test_a18_sigma0_is_honoured(sigma0):
     assert drawn.mean(0).abs().max().item() <= 5 * want / 4000**0.5 + 1e-6
 
 
-def test_a18_the_noise_is_factorised():
+def test_the_noise_is_factorised():
     """w − μ = σ f(ε_out) f(ε_in)ᵀ has rank one, and the bias has the outputs' factor."""
     layer = Noisy(5, 4)
     layer.generator = torch.Generator()
@@ -88,7 +88,7 @@ def test_a18_the_noise_is_factorised():
     assert torch.allclose(torch.cat([ahead, bias]), raw.sign() * raw.abs().sqrt(), atol=1e-4)
 
 
-def test_a18_noise_is_learnt():
+def test_noise_is_learnt():
     layer = Noisy(4, 3)
     layer(torch.randn(5, 4)).square().sum().backward()
     assert layer.weight_sigma.grad.abs().sum() > 0
@@ -165,7 +165,7 @@ def test_wrong_output_options_are_refused(output):
             output(6, 3, **bad)
 
 
-def test_a12_dueling_is_the_equation():
+def test_dueling_is_the_equation():
     module = Dueling(4, 3, 2)
     x = torch.randn(5, 4)
     value, advantage = module.value(x), module.advantage(x).reshape(5, 3, 2)
@@ -177,7 +177,7 @@ def test_a12_dueling_is_the_equation():
                 assert module(x)[b, a, n].item() == pytest.approx(want, abs=1e-6)
 
 
-def test_a12_dueling_of_a_sample_does_not_depend_on_the_batch():
+def test_dueling_of_a_sample_does_not_depend_on_the_batch():
     module, x = Dueling(4, 3, 2).double(), torch.randn(5, 4).double()
     mask = torch.tensor([[True, False, True]]).expand(5, 3)
     other = x.clone()
@@ -188,7 +188,7 @@ def test_a12_dueling_of_a_sample_does_not_depend_on_the_batch():
 
 
 @pytest.mark.parametrize("illegal", [1e9, -1e9, float("inf")])
-def test_a12_a21_an_illegal_action_s_advantage_changes_nothing(illegal):
+def test_an_illegal_action_s_advantage_changes_nothing(illegal):
     module, x = Dueling(4, 3, 2), torch.randn(5, 4)
     mask = torch.tensor([True, False, True]).expand(5, 3)
     before = module(x, mask)[:, [0, 2]]
@@ -199,7 +199,7 @@ def test_a12_a21_an_illegal_action_s_advantage_changes_nothing(illegal):
     assert not torch.allclose(module(x, None)[:, [0, 2]], before)
 
 
-def test_a12_a_mask_without_legal_actions_stays_finite_and_a_wrong_one_is_refused():
+def test_a_mask_without_legal_actions_stays_finite_and_a_wrong_one_is_refused():
     module, x = Dueling(4, 3, 2), torch.randn(5, 4)
     assert module(x, torch.zeros(5, 3, dtype=torch.bool)).isfinite().all()
     for bad in (torch.ones(3, dtype=torch.bool), torch.ones(5, 2, dtype=torch.bool)):

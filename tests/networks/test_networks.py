@@ -52,7 +52,7 @@ def test_wrong_parts_are_refused():
 @pytest.mark.parametrize(
     ("loss", "error", "slope"), [("huber", 10.0, 1.0), ("huber", 0.5, 0.5), ("squared", 10.0, 10.0)]
 )
-def test_a14_gradient_of_the_loss_with_respect_to_q(loss, error, slope):
+def test_gradient_of_the_loss_with_respect_to_q(loss, error, slope):
     q = torch.zeros(1, 1, 2, requires_grad=True)
     value, td_error = Expected(3, 2, loss=loss).loss(Values(q), torch.tensor([[1]]), torch.full((1, 1, 1), error), None)
     value.sum().backward()
@@ -60,7 +60,7 @@ def test_a14_gradient_of_the_loss_with_respect_to_q(loss, error, slope):
     assert td_error.item() == error
 
 
-def test_a15_broadcasts_are_refused():
+def test_broadcasts_are_refused():
     head, q = Expected(3, 2), torch.zeros(1, 4, 2)
     with pytest.raises(ValueError, match="atoms"):
         head.loss(Values(q), torch.zeros(1, 4, dtype=torch.int64), torch.zeros(1, 4), None)

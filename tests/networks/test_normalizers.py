@@ -210,7 +210,7 @@ def test_it_goes_with_every_kind_of_world_and_engine(wired, kind, recorded_only,
     assert [r.message for r in caplog.records if "as written" in r.message] == []
 
 
-def test_b10_a_world_far_from_the_unit_scale_is_learnt_with_it_and_not_without(wired):
+def test_a_world_far_from_the_unit_scale_is_learnt_with_it_and_not_without(wired):
     scores = {}
     for choice in ("none", "running"):
         run = wired(*world("test/Scaled-v0"), f"normalizer={choice}", "steps=3000", "learning_starts=200", "gamma=0.0",
@@ -231,7 +231,7 @@ SIZES = {
 
 @pytest.mark.parametrize("choice", ["none", "running"])
 @pytest.mark.parametrize("kind", SIZES)
-def test_b10_observations_far_from_the_unit_scale_are_named_and_not_called_overestimation(wired, capsys, kind, choice):
+def test_observations_far_from_the_unit_scale_are_named_and_not_called_overestimation(wired, capsys, kind, choice):
     said = ["tracking.log_every=50", *FEW, "optimizer.lr=1.0" if choice == "none" else "optimizer.lr=1e-3"]
     run = wired(*world("test/Scaled-v0"), *SIZES[kind], f"normalizer={choice}", *said)
     start_text_log(None)  # to the stdout that is captured now
@@ -244,7 +244,7 @@ def test_b10_observations_far_from_the_unit_scale_are_named_and_not_called_overe
 
 
 @pytest.mark.parametrize("env", ["cartpole", "acrobot", "mountaincar"])
-def test_b10_classic_control_is_near_enough(wired, capsys, env):
+def test_classic_control_is_near_enough(wired, capsys, env):
     run = wired(f"env={env}", "steps=300", "learning_starts=100", "tracking.log_every=50")
     start_text_log(None)
     run.trainer.run()

@@ -172,7 +172,7 @@ def test_minatars_cube_is_height_width_channels():  # Seaquest shows 10 channels
         (lambda: TableTorso(DICT), "torso=table needs numbered states"),
     ],
 )
-def test_b6_what_a_torso_cannot_see_is_refused_in_one_sentence(torso, says):
+def test_what_a_torso_cannot_see_is_refused_in_one_sentence(torso, says):
     with pytest.raises(ValueError, match=says) as error:
         torso()
     assert "\n" not in str(error.value)

@@ -30,7 +30,7 @@ def call(rule, following, online=None, here=None, action=ACTION):
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("rule", NUMBERS)
 def test_targets_equal_the_loop_over_actions(rule, masked):
-    """The mixed value, the bonus and the entropy together, on random numbers; A21: illegal q = 1e9 changes nothing."""
+    """The mixed value, the bonus and the entropy together, on random numbers; an illegal q of 1e9 changes nothing."""
     rng = np.random.default_rng(0)
     columns, actions, numbers = 40, 5, NUMBERS[rule]
     q = rng.normal(size=(3, columns, actions)) * 2
@@ -55,7 +55,7 @@ def test_targets_equal_the_loop_over_actions(rule, masked):
         assert got[0, b].item() == pytest.approx(want, abs=1e-9)
 
 
-def test_a11_double_q_chooses_with_the_online_and_values_with_the_target_network():
+def test_double_q_chooses_with_the_online_and_values_with_the_target_network():
     target, online = torch.tensor([[[1.0, 5.0, 2.0]]]), torch.tensor([[[9.0, 0.0, 3.0]]])  # opposite rankings
     head = Expected(4, 3)
     assert head.mix(Values(target), call(q_learning, target, online).pi)[0].item() == 5.0
@@ -82,7 +82,7 @@ def test_greedy_breaks_ties_by_the_first_action():
     assert greedy(torch.tensor([1.0, 1.0, 0.0])).tolist() == [1.0, 0.0, 0.0]
 
 
-def test_a15_doors():
+def test_doors():
     with pytest.raises(ValueError, match="floating"):
         greedy(torch.zeros(3, dtype=torch.int64))
     with pytest.raises(ValueError, match="equal shapes"):

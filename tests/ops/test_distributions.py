@@ -15,7 +15,7 @@ def random_distribution(rng, *shape):
 
 
 @pytest.mark.parametrize("uniform", [False, True])
-def test_a13_project_equals_the_loop(uniform):
+def test_project_equals_the_loop(uniform):
     atoms, probs = random_distribution(np.random.default_rng(0), 3, 5, 7)
     if uniform:
         probs = np.full_like(probs, 1 / 7)
@@ -28,7 +28,7 @@ def test_a13_project_equals_the_loop(uniform):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("bounds", [(-10, 10, 51), (0, 200, 201), (-1, 1, 2), (-0.3, 100.1, 77), (1e4, 1.1e4, 51)])
-def test_a13_mass_is_one_and_the_mean_is_kept(bounds, dtype):
+def test_mass_is_one_and_the_mean_is_kept(bounds, dtype):
     low, high, count = bounds
     support = torch.linspace(*bounds, dtype=dtype)
     atoms = torch.cat([
@@ -43,7 +43,7 @@ def test_a13_mass_is_one_and_the_mean_is_kept(bounds, dtype):
     assert (mean - want).abs().max().item() <= (1e-6 if dtype == torch.float32 else 1e-12) * max(abs(low), abs(high))
 
 
-def test_a13_a_distribution_already_on_the_support_is_kept():
+def test_a_distribution_already_on_the_support_is_kept():
     probs = torch.rand(4, 51)
     probs /= probs.sum(-1, keepdim=True)
     assert torch.allclose(project(SUPPORT.expand(4, -1), probs, SUPPORT), probs, atol=1e-6)
@@ -75,7 +75,7 @@ def test_hl_gauss_is_a_distribution_in_float32_wherever_the_target_lies():
 
 @pytest.mark.parametrize("kappa", [0.0, 0.5, 1.0, 3.0])
 @pytest.mark.parametrize("uniform", [False, True])
-def test_a14_quantile_huber_equals_the_loops(kappa, uniform):
+def test_quantile_huber_equals_the_loops(kappa, uniform):
     rng = np.random.default_rng(2)
     quantiles, tau = rng.normal(0, 2, (3, 5, 6)), rng.random((3, 5, 6))
     targets, probs = rng.normal(0, 2, (3, 5, 4)), rng.dirichlet(np.ones(4), (3, 5))
@@ -91,14 +91,14 @@ def test_a14_quantile_huber_equals_the_loops(kappa, uniform):
 
 @pytest.mark.parametrize(("delta", "slope"), [(10.0, 1.0), (0.5, 0.5), (-0.5, -0.5), (-10.0, -1.0)])
 @pytest.mark.parametrize("tau", [0.5, 0.1])
-def test_a14_the_slope_is_huber_s_times_the_quantile_s_weight(delta, slope, tau):
+def test_the_slope_is_huber_s_times_the_quantile_s_weight(delta, slope, tau):
     quantile = torch.zeros(1, requires_grad=True)
     quantile_huber(quantile, torch.tensor([tau]), torch.tensor([delta]), None, 1.0).backward()
     weight = tau if delta > 0 else 1 - tau
     assert quantile.grad.item() == pytest.approx(-slope * weight)
 
 
-def test_a14_every_quantile_sees_every_target():
+def test_every_quantile_sees_every_target():
     """No maximum over quantiles, no pairing of the i-th with the i-th: the gradient counts targets on each side."""
     quantiles = torch.tensor([0.0, 10.0, 20.0], requires_grad=True)
     tau = torch.tensor([0.25, 0.5, 0.75])
@@ -114,7 +114,7 @@ def test_expectation_is_the_mean():
     assert expectation(atoms[..., :1], None).tolist() == [1.0]
 
 
-def test_a15_wrong_shapes_are_refused_at_the_door():
+def test_wrong_shapes_are_refused_at_the_door():
     x, p = torch.zeros(4, 3), torch.zeros(4, 1)
     for bad in (
         lambda: expectation(x, p),

@@ -10,7 +10,7 @@ from dqn.ops.returns import lambda_bootstrap, n_step
 
 @given(st.integers(1, 6), st.integers(1, 9), st.integers(0, 2**31), st.floats(0, 1))
 @settings(deadline=None, max_examples=150)
-def test_a6_n_step_equals_brute_force_wherever_the_end_is(n, columns, seed, gamma):
+def test_n_step_equals_brute_force_wherever_the_end_is(n, columns, seed, gamma):
     rng = np.random.default_rng(seed)
     reward = rng.normal(size=(n, columns))
     terminated, truncated = rng.random((n, columns)) < 0.25, rng.random((n, columns)) < 0.25
@@ -25,7 +25,7 @@ def test_a6_n_step_equals_brute_force_wherever_the_end_is(n, columns, seed, gamm
         assert np.allclose([float(x[b]) for x in got], want, atol=1e-12)
 
 
-def test_a6_the_power_of_gamma_is_that_of_the_cut_window():
+def test_the_power_of_gamma_is_that_of_the_cut_window():
     no, end = torch.tensor([[False]] * 3), torch.tensor([[False], [True], [False]])
     total, discount, k = n_step(torch.ones(3, 1), no, end, 0.5)
     assert (total.item(), discount.item(), k.item()) == (1.5, 0.25, 2)
@@ -49,6 +49,6 @@ def test_lambda_returns_equal_the_weighted_sum_of_all_n_step_returns(lambda_):
 @pytest.mark.parametrize(
     "function", [lambda x: n_step(x, x[0] > 0, x > 0, 0.9), lambda x: lambda_bootstrap(x, x, x > 0, x[0], 0.5)]
 )
-def test_a15_shapes_are_checked_at_the_door(function):
+def test_shapes_are_checked_at_the_door(function):
     with pytest.raises(ValueError, match="wants"):
         function(torch.zeros(3, 2))

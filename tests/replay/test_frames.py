@@ -1,4 +1,4 @@
-"""Stacks of frames kept as single frames (A4): what is sampled is what the environment showed, bit for bit."""
+"""Stacks of frames kept as single frames: what is sampled is what the environment showed, bit for bit."""
 
 import numpy as np
 import pytest
@@ -84,7 +84,7 @@ class EveryStart:
 @pytest.mark.parametrize("length", [1, 4])
 @pytest.mark.parametrize("splits", [True, False], ids=["same_step", "next_step"])
 @pytest.mark.parametrize("num_envs", [1, 3])
-def test_a4_single_frames_and_whole_stacks_give_the_same_samples(num_envs, splits, length, elsewhere, padding):
+def test_single_frames_and_whole_stacks_give_the_same_samples(num_envs, splits, length, elsewhere, padding):
     spec = Spec((STACK, *FRAME), np.dtype(np.int64), 2)
     window = Memory.window_for(2, length, 0)
     compact = Ring(frame(spec, STACK), 40 * num_envs, num_envs, window, frame_stack=STACK,

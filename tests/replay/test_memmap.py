@@ -28,7 +28,7 @@ def test_a_memory_in_a_file_is_the_same_memory(wired, replay):
         assert any(str(directory) in line and "deleted" in line for line in maps)  # and yet it lies there
 
 
-def test_b1_a_memory_in_a_file_is_resumed_into_a_new_one(wired):
+def test_a_memory_in_a_file_is_resumed_into_a_new_one(wired):
     whole, part, rest = (wired(*SHORT, "replay.device=memmap").trainer for _ in range(3))
     whole.run()
     part.times = replace(part.times, steps=300)

@@ -74,7 +74,7 @@ def planted(leaves, top):
 @pytest.mark.parametrize("top", TOPS)
 @pytest.mark.parametrize("capacity", CAPACITIES)
 @pytest.mark.parametrize("zeros", [False, True])
-def test_a9_the_same_leaf_for_the_same_mass_at_every_border(capacity, zeros, top):
+def test_the_same_leaf_for_the_same_mass_at_every_border(capacity, zeros, top):
     rng = np.random.default_rng(capacity)
     values = rng.integers(0 if zeros else 1, 4, capacity).astype(float)  # whole numbers: every sum is exact
     values[rng.integers(capacity)] = 2.0
@@ -96,7 +96,7 @@ def test_a9_the_same_leaf_for_the_same_mass_at_every_border(capacity, zeros, top
     st.sampled_from([torch.tensor, np.array]),
     st.sampled_from(TOPS),
 )
-def test_a9_any_sequence_of_set_and_find_is_the_lists(capacity, calls, kind, top):
+def test_any_sequence_of_set_and_find_is_the_lists(capacity, calls, kind, top):
     tree, naive = planted(capacity, top), oracle.Priorities(capacity)
     for call in calls:
         where, values = [i % capacity for i, _ in call], [float(v) for _, v in call]
@@ -111,7 +111,7 @@ def test_a9_any_sequence_of_set_and_find_is_the_lists(capacity, calls, kind, top
 
 @pytest.mark.parametrize("top", TOPS)
 @pytest.mark.parametrize("capacity", [3, 130, 5000])
-def test_a9_no_leaf_of_priority_zero_whatever_rounding_does(capacity, top):
+def test_no_leaf_of_priority_zero_whatever_rounding_does(capacity, top):
     rng = np.random.default_rng(0)
     for _ in range(50):
         values = torch.tensor(10.0 ** rng.uniform(-9, 9, capacity) * (rng.random(capacity) < 0.3))
@@ -138,7 +138,7 @@ def test_a_tree_with_no_finite_mass_still_names_leaves_that_there_are(capacity, 
 
 
 @pytest.mark.parametrize("top", TOPS)
-def test_a9_changing_leaves_for_ever_does_not_drift(top):
+def test_changing_leaves_for_ever_does_not_drift(top):
     tree, rng = planted(1000, top), np.random.default_rng(0)
     for _ in range(2000):
         tree.set(torch.tensor(rng.integers(0, 1000, 32)), torch.tensor(10.0 ** rng.uniform(-9, 9, 32)))
@@ -158,7 +158,7 @@ def test_a_tree_needs_a_leaf():
 
 
 @pytest.mark.parametrize("capacity", CAPACITIES)
-def test_a9_draws_and_weights_are_the_oracles(capacity):
+def test_draws_and_weights_are_the_oracles(capacity):
     ring, sampler = filled(capacity, exponent=0.6, importance=0.4)
     slot, env = torch.arange(capacity), torch.zeros(capacity, dtype=torch.int64)
     td = torch.rand(1, capacity, generator=torch.Generator().manual_seed(0)) * 3 - 1
@@ -177,7 +177,7 @@ def test_a9_draws_and_weights_are_the_oracles(capacity):
 
 
 @pytest.mark.parametrize(("exponent", "num_envs"), [(0.0, 1), (0.6, 1), (1.0, 3)])
-def test_a9_the_empirical_distribution_is_p_to_the_exponent(exponent, num_envs):
+def test_the_empirical_distribution_is_p_to_the_exponent(exponent, num_envs):
     draws = 100_000
     ring, sampler = filled(60, num_envs, ticks=90, batch_size=draws, exponent=exponent, importance=1.0)
     keys = live(ring)
@@ -199,7 +199,7 @@ def test_a9_the_empirical_distribution_is_p_to_the_exponent(exponent, num_envs):
         assert (weight == 1).all()
 
 
-def test_a9_an_importance_exponent_of_zero_weighs_nothing_and_the_schedule_is_followed():
+def test_an_importance_exponent_of_zero_weighs_nothing_and_the_schedule_is_followed():
     ring = Ring(SPEC, 50, 1)
     ring.extend(block(20, 1, np.random.default_rng(0)))
     sampler = Prioritized(16, 0.6, Linear(0.0, 1.0, 100))
@@ -223,7 +223,7 @@ def test_a9_an_importance_exponent_of_zero_weighs_nothing_and_the_schedule_is_fo
     st.integers(1, 4), st.integers(1, 3), st.sampled_from([1, 2, 5, 40]), st.booleans(),
     st.lists(st.lists(st.integers(1, 4), max_size=12), min_size=1, max_size=12), st.integers(0, 99),
 )  # fmt: skip
-def test_a9_the_tree_holds_the_rings_starts_whatever_came_between(num_envs, window, kept, splits, phases, seed):
+def test_the_tree_holds_the_rings_starts_whatever_came_between(num_envs, window, kept, splits, phases, seed):
     """Wrap-around, short episodes, more rows between two draws than the FIFO holds."""
     ring, rng = Ring(SPEC, kept * num_envs, num_envs, window), np.random.default_rng(seed)
     sampler, follower = attached(ring, batch_size=6, exponent=0.7), oracle.Following()
@@ -248,7 +248,7 @@ def test_a9_the_tree_holds_the_rings_starts_whatever_came_between(num_envs, wind
             assert float(sampler.largest) == follower.largest
 
 
-def test_a9_new_items_get_the_largest_priority_so_far():
+def test_new_items_get_the_largest_priority_so_far():
     ring, sampler = filled(40, ticks=10, exponent=0.5)
     at = torch.arange(10)
     assert sampler.tree.values(at).tolist() == [1.0] * 10
@@ -261,7 +261,7 @@ def test_a9_new_items_get_the_largest_priority_so_far():
     assert sampler.tree.values(at).tolist() == pytest.approx([0.500001**0.5] * 10, rel=1e-12)
 
 
-def test_a9_the_priority_of_a_sequence_mixes_its_largest_and_its_mean_error():
+def test_the_priority_of_a_sequence_mixes_its_largest_and_its_mean_error():
     _, sampler = filled(40, ticks=10, exponent=0.8, max_mix=0.7, floor=0.01)
     td = torch.tensor([[1.0, 1.5], [-3.0, 0.5], [2.0, 99.0]])
     valid = torch.tensor([[True, True], [True, True], [True, False]])
@@ -270,7 +270,7 @@ def test_a9_the_priority_of_a_sequence_mixes_its_largest_and_its_mean_error():
     assert sampler.tree.values(torch.tensor([2, 5])).tolist() == pytest.approx(want, rel=1e-12)
 
 
-def test_a9_saved_and_loaded_the_same_starts_are_drawn():
+def test_saved_and_loaded_the_same_starts_are_drawn():
     ring, sampler = filled(50, 3, ticks=40, window=2, exponent=0.9)
     rng, coins = np.random.default_rng(3), torch.Generator().manual_seed(0)
 
@@ -307,7 +307,7 @@ class NoWait(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def test_b8_a_draw_and_its_report_never_wait_for_the_device():
+def test_a_draw_and_its_report_never_wait_for_the_device():
     ring, sampler = filled(3000, 2)
     generator, td = torch.Generator().manual_seed(0), torch.ones(1, 8)
     places = [level.data_ptr() for level in sampler.tree.levels]
@@ -319,7 +319,7 @@ def test_b8_a_draw_and_its_report_never_wait_for_the_device():
         sampler.ready(ring)
 
 
-def test_a9_an_environment_whose_starts_all_went_has_no_mass_left():
+def test_an_environment_whose_starts_all_went_has_no_mass_left():
     ring, sampler = filled(8, 2)
     rows = block(4, 2, np.random.default_rng(0))
     rows.reset[:, 0] = True
@@ -331,7 +331,7 @@ def test_a9_an_environment_whose_starts_all_went_has_no_mass_left():
     assert sampler.tree.total == len(ring)
 
 
-def test_a9_what_cannot_be_meant_is_refused():
+def test_what_cannot_be_meant_is_refused():
     for bad in (
         {"batch_size": 0}, {"priority_exponent": -0.1}, {"importance_exponent": 0.4}, {"max_mix": 1.1}, {"floor": 0.0},
     ):  # fmt: skip

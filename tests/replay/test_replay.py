@@ -32,7 +32,7 @@ def filled(capacity, num_envs, ticks, window=1, block=7, seed=0):
 
 
 @pytest.mark.parametrize("num_envs", [1, 5])
-def test_a8_uniform_sampling_is_uniform_over_legal_starts_after_wrapping(num_envs):
+def test_uniform_sampling_is_uniform_over_legal_starts_after_wrapping(num_envs):
     ring = filled(100, num_envs, 300)
     draws = 200_000
     slot, env, weight = Uniform(draws).sample(ring, torch.Generator().manual_seed(1))
@@ -46,7 +46,7 @@ def test_a8_uniform_sampling_is_uniform_over_legal_starts_after_wrapping(num_env
     assert (weight == 1).all()
 
 
-def test_a5_unwritten_rows_hold_nan_and_are_never_sampled():
+def test_unwritten_rows_hold_nan_and_are_never_sampled():
     ring = filled(1000, 3, 30, window=3)
     assert ring.obs.isnan().any()
     memory = Memory(ring, Uniform(100_000), 0.9, 3, torch.Generator().manual_seed(0))
@@ -54,7 +54,7 @@ def test_a5_unwritten_rows_hold_nan_and_are_never_sampled():
     assert all(x.isfinite().all() for x in (got.obs, got.reward, got.discount))
 
 
-def test_a7_the_ring_keeps_copies():
+def test_the_ring_keeps_copies():
     block = rows(0, 4, 1, np.random.default_rng(0))
     ring = Ring(SPEC, 10, 1)
     ring.extend(block)
@@ -113,7 +113,7 @@ def test_bytes_for_tells_what_is_allocated():
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="elsewhere only the peak is told")
-def test_b5_the_memory_is_there_before_the_first_step():
+def test_the_memory_is_there_before_the_first_step():
     before = resident_memory()
     ring = Ring(Spec((84, 84), np.dtype(np.uint8), 2), 30_000, 1)
     assert (resident_memory() - before) / 2**20 > 0.9 * ring.obs.nbytes / 2**20 > 190
@@ -138,7 +138,7 @@ def test_uniform_needs_a_batch():
         Uniform(0)
 
 
-def test_a8_a_start_whose_row_is_overwritten_is_gone_however_full_the_fifo_is():
+def test_a_start_whose_row_is_overwritten_is_gone_however_full_the_fifo_is():
     """A small ring, large blocks and short episodes: live and new starts together outnumber the rows."""
     ring, rng, ticks = Ring(Spec((1,), np.dtype(np.float32), 2), 20, 1), np.random.default_rng(0), 9
     for _ in range(10):

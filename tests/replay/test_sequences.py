@@ -1,4 +1,4 @@
-"""A28 and the sequences of R2D2 and PQN: what is sampled is what was played, and an unroll is what was acted."""
+"""The sequences of R2D2 and PQN: what is sampled is what was played, and an unroll is what was acted."""
 
 import numpy as np
 import pytest
@@ -60,7 +60,7 @@ def play(mode, core="lstm", length=6, burn_in=2, n=3, stride=1, num_envs=2, tick
 @pytest.mark.parametrize("core", ["lstm", "gru"])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("burn_in", [0, 2])
-def test_a28_an_unroll_is_what_was_acted_with_ends_in_the_middle(mode, core, burn_in):
+def test_an_unroll_is_what_was_acted_with_ends_in_the_middle(mode, core, burn_in):
     network, memory, acted = play(mode, core, burn_in=burn_in)
     batch = memory.sample()
     assert batch.begins[1:].any()

@@ -30,7 +30,7 @@ def wanted(episode, steps):
     *product((1, 3), ("sync",), MODES, ("terminated", "truncated")), (2, "async", "same_step", "terminated"),
     (2, "async", "next_step", "truncated"), (1, "alone", "same_step", "terminated"),
 ])  # fmt: skip
-def test_b14_the_values_are_those_of_the_last_step_of_each_episode(num_envs, vectorization, mode, ending):
+def test_the_values_are_those_of_the_last_step_of_each_episode(num_envs, vectorization, mode, ending):
     way = [f"env.vectorization={vectorization}"] if vectorization != "alone" else []
     names = [f"tracking.info=[{','.join(NAMES)}]", f"env.num_envs={num_envs}", f"env.autoreset={mode}"]
     kwargs = ["+env.kwargs.lengths=[3,1,2]", f"+env.kwargs.ending={ending}"]
@@ -50,7 +50,7 @@ def test_b14_the_values_are_those_of_the_last_step_of_each_episode(num_envs, vec
 
 @pytest.mark.parametrize("flagged", [True, False])
 @pytest.mark.parametrize("mode", ["SAME_STEP", "NEXT_STEP"])
-def test_b14_a_vector_class_of_its_own_tells_them_too(mode, flagged):
+def test_a_vector_class_of_its_own_tells_them_too(mode, flagged):
     envs = make("test/Telling-v0", 2, "vector_entry_point", kwargs={"mode": mode, "flagged": flagged},
                 told=("cost", "is_success", "metrics.r", "nothing"))  # fmt: skip
     envs.reset(0)
@@ -65,7 +65,7 @@ def test_b14_a_vector_class_of_its_own_tells_them_too(mode, flagged):
     assert ends >= 10
 
 
-def test_b14_names_with_dots_lead_into_dicts_and_what_is_no_number_is_none():
+def test_names_with_dots_lead_into_dicts_and_what_is_no_number_is_none():
     info = {"a": {"b": 3, "c": np.array([[1.5]])}, "a.b": 7, "word": "x", "two": [1, 2], "yes": np.True_, "none": None}
     found = {
         name: number(info, name) for name in ("a.b", "a.c", "yes", "word", "two", "none", "a", "a.z", "z.z", "word.x")
@@ -81,7 +81,7 @@ def test_b14_names_with_dots_lead_into_dicts_and_what_is_no_number_is_none():
     ["env.num_envs=1"], ["env.num_envs=3"], ["env.num_envs=2", "env.autoreset=next_step"],
     ["env.num_envs=2", "execution.actor=process"], ["env.num_envs=1", "execution.actor=process"],
 ], ids=str)  # fmt: skip
-def test_b14_they_are_logged_as_means_over_the_episodes_that_ended(wired, options):
+def test_they_are_logged_as_means_over_the_episodes_that_ended(wired, options):
     run = wired(*world("test/Telling-v0", "+env.kwargs.lengths=[4,2]"), *options, "steps=120", "learning_starts=60",
                 "tracking.log_every=40", "tracking.info=[cost,is_success]")  # fmt: skip
     rows, trainer = [], run.trainer
@@ -108,7 +108,7 @@ def test_b14_they_are_logged_as_means_over_the_episodes_that_ended(wired, option
     assert abs(np.mean([line["info/cost"] for line in lines]) - ended[:, 0].mean()) < 0.2 * ended[:, 0].mean()
 
 
-def test_b14_the_result_the_evaluation_and_tensorboard_hold_them(tmp_path):
+def test_the_result_the_evaluation_and_tensorboard_hold_them(tmp_path):
     tests = str(tmp_path)
     code, _, errors = here(
         train, *world("test/Telling-v0"), "steps=60", "learning_starts=20", "tracking.info=[cost,is_success,nothing]",
@@ -129,7 +129,7 @@ def test_b14_the_result_the_evaluation_and_tensorboard_hold_them(tmp_path):
     assert text.count("tracking.info names nothing, and no episode so far has ended with such a number") == 1
 
 
-def test_b14_without_names_nothing_is_told_and_nothing_is_kept(wired):
+def test_without_names_nothing_is_told_and_nothing_is_kept(wired):
     run = wired(*world("test/Telling-v0"), "steps=60")
     assert run.trainer.collector.stage.told is None
     run.trainer.run()
@@ -144,12 +144,12 @@ def test_b14_without_names_nothing_is_told_and_nothing_is_kept(wired):
         (["tracking.info=[1]"], "tracking.info must be a list"),
     ],
 )
-def test_b14_what_cannot_be_named_is_refused(wired, overrides, says):
+def test_what_cannot_be_named_is_refused(wired, overrides, says):
     with pytest.raises(UsageError, match=says):
         wired(*overrides)
 
 
-def test_b14_a_name_that_comes_late_is_said_once_and_logged_from_then_on(monkeypatch):
+def test_a_name_that_comes_late_is_said_once_and_logged_from_then_on(monkeypatch):
     def block(*values):
         ends = np.ones((len(values), 1), bool)
         return Rows(None, ends, ends, ends, ~ends, ~ends, told=np.array(values, float).reshape(-1, 1, 2))

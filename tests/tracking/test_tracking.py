@@ -32,7 +32,7 @@ def test_parameter_hash_sees_every_bit():
 
 @pytest.mark.parametrize("mode", ["next_step", "same_step", "disabled"])
 @pytest.mark.parametrize("num_envs", [1, 3])
-def test_a23_fixed_three_step_episodes_report_three(wired, mode, num_envs):
+def test_fixed_three_step_episodes_report_three(wired, mode, num_envs):
     run = wired(*world("test/Counting-v0", f"env.autoreset={mode}", f"env.num_envs={num_envs}", "steps=200"))
     run.trainer.run()
     meter = run.trainer.meter
@@ -67,7 +67,7 @@ class Still:
 
 @pytest.mark.parametrize("mode", ["next_step", "same_step", "disabled"])
 @pytest.mark.parametrize("episodes", [1, 5, 7])
-def test_b4_an_evaluation_plays_exactly_so_many_whole_episodes_of_every_kind(mode, episodes):
+def test_an_evaluation_plays_exactly_so_many_whole_episodes_of_every_kind(mode, episodes):
     envs = make("test/Counting-v0", 3, autoreset=mode, kwargs={"lengths": (2, 9)})
     result = play(Still(3), envs, episodes, seed=5)
     # environment e plays its own first, second … episode, however long the others last
@@ -75,7 +75,7 @@ def test_b4_an_evaluation_plays_exactly_so_many_whole_episodes_of_every_kind(mod
     assert result["mean"] == pytest.approx(np.mean([n * (n + 1) / 2 for n in result["lengths"]]))
 
 
-def test_b4_the_cap_ends_an_episode_without_an_end():
+def test_the_cap_ends_an_episode_without_an_end():
     envs = make("dqn/Chain-v0", imports=["dqn.envs"], max_episode_steps=-1)
     envs.set_cap(20)
     assert play(Still(1), envs, 3, seed=0)["lengths"] == [20] * 3
@@ -83,7 +83,7 @@ def test_b4_the_cap_ends_an_episode_without_an_end():
         play(Still(1), envs, 0, seed=0)
 
 
-def test_b4_a26_evaluation_repeats_and_changes_nothing(wired):
+def test_evaluation_repeats_and_changes_nothing(wired):
     hashes = []
     for every in (0, 250):
         run = wired("steps=1200", "learning_starts=200", f"tracking.evaluate_every={every}")
@@ -110,7 +110,7 @@ def save(checkpoints, step, rows=3):
     )  # fmt: skip
 
 
-def test_b3_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog):
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog):
     checkpoints = Checkpoints(tmp_path)
     for step in (10, 20, 30):
         save(checkpoints, step)
@@ -131,7 +131,7 @@ def test_b3_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog):
         Checkpoints(tmp_path / "nothing").load()
 
 
-def test_b3_row_chunks_live_while_a_kept_checkpoint_needs_them(tmp_path):
+def test_row_chunks_live_while_a_kept_checkpoint_needs_them(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     for step in range(10, 110, 10):  # a ring of 25 rows: the newest needs three chunks, the one before as many
         save(checkpoints, step)
@@ -142,7 +142,7 @@ def test_b3_row_chunks_live_while_a_kept_checkpoint_needs_them(tmp_path):
     assert not list(tmp_path.glob("*.tmp"))
 
 
-def test_b16_another_schema_is_named(tmp_path):
+def test_another_schema_is_named(tmp_path):
     save(Checkpoints(tmp_path), 10)
     path = next(tmp_path.glob("*.json"))
     manifest = json.loads(path.read_text())
