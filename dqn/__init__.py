@@ -14,7 +14,7 @@ def load(run: str, device: str = "cpu", trust: Sequence[str] = ()) -> "Agent":
 
     Nothing in the directory is executed: parts and environments that are not of this package must be trusted by the
     name of their module, `trust=["mine"]`.
-    Errors: types.UsageError where no run lies there, it has no checkpoint, or it names code that is not trusted.
+    Errors: dqn.errors.UsageError where no run lies there, it has no checkpoint, or it names code that is not trusted.
     """
     from dqn.agent import load as load_agent  # importing torch takes seconds
 

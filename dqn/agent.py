@@ -11,19 +11,21 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from dqn import parts
 from dqn.acting.actor import Actor
 from dqn.acting.exploration import EpsilonGreedy
-from dqn.cli import opened_run, run_directory
+from dqn.config import parts
+from dqn.config.cli import opened_run, run_directory
+from dqn.config.schema import check
+from dqn.device import choose_device
 from dqn.envs.interface import Interface
-from dqn.envs.single import make_one
 from dqn.envs.spaces import MAX_ACTIONS, without_objects
-from dqn.execution.device import choose_device
+from dqn.envs.wrappers import make_one
+from dqn.errors import UsageError
 from dqn.networks.qnetwork import QNetwork
 from dqn.ops.schedules import Constant
-from dqn.schema import check
-from dqn.tracking.checkpoint import Checkpoints, Snapshot, part
-from dqn.types import Spec, UsageError
+from dqn.state import part
+from dqn.tracking.checkpoint import Checkpoints, Snapshot
+from dqn.types import Spec
 
 INTERFACE = "environment.json"  # what a run's directory keeps of its environment
 

@@ -5,11 +5,11 @@ import sys
 
 import torch
 
-from dqn import parts
 from dqn.agent import trained
-from dqn.cli import front_door, names, real, run_directory, say, text, verb_options, whole
-from dqn.evaluator import Evaluator
-from dqn.execution.device import choose_device
+from dqn.config import parts
+from dqn.config.cli import front_door, names, real, run_directory, say, text, verb_options, whole
+from dqn.config.evaluator import Evaluator
+from dqn.device import choose_device
 from dqn.networks.records import inner
 from dqn.tracking.checkpoint import write_text
 from dqn.tracking.logger import start_text_log

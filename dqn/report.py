@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
-from dqn.cli import front_door, plain_options, run_config, say
+from dqn.config.cli import front_door, plain_options, run_config, say
 from dqn.errors import UsageError
 
 USAGE = "usage: python -m dqn.report RUN [RUN …]"

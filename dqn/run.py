@@ -21,18 +21,19 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from dqn import __version__, build
-from dqn.again import claimed, resumed, stored_text
+from dqn import __version__
 from dqn.agent import INTERFACE
-from dqn.card import identity
-from dqn.cli import plain_options
-from dqn.compatible import unread
+from dqn.config import build
+from dqn.config.cli import plain_options
+from dqn.config.compatible import unread
+from dqn.config.resume import claimed, resumed, stored_text
+from dqn.config.summary import identity
+from dqn.errors import RunError, UsageError
 from dqn.processes import SIGNALS, kill_children
+from dqn.seeding import parameter_hash
 from dqn.tracking.checkpoint import write_text
 from dqn.tracking.logger import start_text_log
-from dqn.tracking.seeding import parameter_hash
 from dqn.trainer import Trainer
-from dqn.types import RunError, UsageError
 
 log = logging.getLogger("dqn")
 

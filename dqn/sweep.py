@@ -16,7 +16,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from dqn.cli import explain, say
+from dqn.config.cli import explain, say
 
 log = logging.getLogger("dqn")
 JOBS = "DQN_SWEEP_JOBS"  # how many there are, for each job to say
@@ -63,7 +63,7 @@ def one_of_many(cfg: DictConfig, directory: Path) -> float:
     """One job of a sweep: it is left alone where it is finished, and goes on where it stood."""
     from hydra.core.hydra_config import HydraConfig
 
-    from dqn.again import again
+    from dqn.config.resume import again
     from dqn.run import score, train
 
     hydra_cfg = HydraConfig.get()

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dqn import __version__
-from dqn.again import placed, resume_arguments
-from dqn.cli import CONF, check_arguments, front_door, say
-from dqn.help import help_text
+from dqn.config.cli import CONF, check_arguments, front_door, say
+from dqn.config.help import help_text
+from dqn.config.resume import placed, resume_arguments
+from dqn.config.tuned import by_id
 from dqn.sweep import sweep_arguments
-from dqn.tuned import by_id
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -12,14 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dqn.errors import RunError, UsageError
 from dqn.learning.learner import STATS
 from dqn.ops.clock import Times, crossed
-from dqn.tracking.checkpoint import Checkpoints, Snapshot, pack, save_batch, unpack
+from dqn.seeding import stream
+from dqn.state import pack, unpack
+from dqn.tracking.checkpoint import Checkpoints, Snapshot, save_batch
 from dqn.tracking.logger import Logger, Progress
 from dqn.tracking.meter import Meter
-from dqn.tracking.seeding import stream
 from dqn.tracking.value_warnings import ValueWarnings
-from dqn.types import Rows, RunError, UsageError
+from dqn.types import Rows
 
 log = logging.getLogger("dqn")
 COUNTERS = ("env_steps", "updates", "points", "evaluated")  # kept in a checkpoint

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from dqn.errors import RunError, UsageError  # noqa: F401
-
 OBSERVATION, MASK = "observation", "action_mask"  # parts of a record: what is no Dict, and the legal actions
 TOLD = "told"  # in the info of a step that ends an episode: the values that tracking.info names
 ILLEGAL = -1e30  # q of an action that may not be taken: never a maximum, no weight in a softmax, and finite: 0 · q = 0

@@ -31,8 +31,8 @@ import speeds
 import torch
 from speeds import Report, number
 
-from dqn.cli import front_door, nearest
-from dqn.types import UsageError
+from dqn.config.cli import front_door, nearest
+from dqn.errors import UsageError
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "stages": {"out": ""},

@@ -90,7 +90,7 @@ def fingerprint(recipe: str, overrides: list[str], env: str, steps: int) -> str:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from dqn.cli import CONF
+    from dqn.config.cli import CONF
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = compose("config", overrides=overrides)
@@ -144,7 +144,7 @@ def prepare(env: str, recipe: str, steps: int, extra: list[str], python: str) ->
     try:
         return tuple(overrides), fingerprint(recipe, overrides, env, steps)
     except Exception as error:  # Hydra's: a recipe that is not there, an unknown option
-        from dqn.cli import explain
+        from dqn.config.cli import explain
 
         raise ValueError(explain(error)) from error
 

@@ -17,10 +17,11 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch.utils.flop_counter import FlopCounterMode
 
-from dqn import __version__, build
-from dqn.cli import CONF
+from dqn import __version__
+from dqn.config import build
+from dqn.config.cli import CONF
+from dqn.errors import RunError
 from dqn.execution.graphs import Graph
-from dqn.types import RunError
 
 FILL = 1000  # env_steps in the memory, at least, before updates are timed
 FIRST = 10  # calls before the first window: among them those that compile or capture

@@ -1,5 +1,6 @@
-"""Writes what the pages say of the code from the code itself: the table of recipes in conf/README.md from conf/algorithm, and the
-map in dqn/README.md from the docstrings. Run it after a recipe or a docstring changed: .venv/bin/python scripts/pages.py"""
+"""Writes the table of recipes in conf/README.md from conf/algorithm, and the map in dqn/README.md from the docstrings.
+
+Run it after a recipe or a docstring has changed: .venv/bin/python scripts/pages.py"""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def check(options: dict[str, Any]) -> dict[str, Any]:
     known, for steps between two updates, and where there is no Stable-Baselines3."""
     from classic import has, need_sb3
 
-    from dqn.types import UsageError
+    from dqn.errors import UsageError
 
     of = SETTINGS.get(options["settings"])
     if of is None:
@@ -137,8 +137,8 @@ def compare(options: dict[str, Any], extra: list[str]) -> Report:
     from floors import alternate
     from speeds import Report, engines_for, number, spread
 
-    from dqn.execution.device import choose_device
-    from dqn.types import RunError
+    from dqn.device import choose_device
+    from dqn.errors import RunError
 
     of = check(options)
     start, steps = options["start"], options["steps"]

@@ -15,14 +15,15 @@ import numpy as np
 import peers
 import torch
 
-from dqn import build
-from dqn.execution.compiled import compiler_missing
-from dqn.execution.device import choose_device
+from dqn.config import build
+from dqn.device import choose_device
+from dqn.errors import UsageError
 from dqn.execution.engines import Compiled, CUDAGraph, Eager
+from dqn.execution.inductor.compiled import compiler_missing
 from dqn.ops.schedules import Constant
 from dqn.replay.prioritized import Prioritized
 from dqn.replay.ring import Ring
-from dqn.types import Rows, Spec, UsageError
+from dqn.types import Rows, Spec
 
 ENGINES = {"eager": Eager, "compile": Compiled, "cudagraph": CUDAGraph}
 

@@ -19,9 +19,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 import pretend
 import worlds  # noqa: F401  (registers the worlds)
 
-from dqn import build
-from dqn.cli import CONF
-from dqn.execution import compiled
+from dqn.config import build
+from dqn.config.cli import CONF
+from dqn.execution.inductor import compiled
 from dqn.networks.records import split
 from dqn.tracking.logger import start_text_log
 

@@ -5,9 +5,9 @@ import pytest
 from conftest import configure, world
 
 import dqn
-from dqn.again import stored_text
-from dqn.tracking.seeding import stream
-from dqn.types import UsageError
+from dqn.config.resume import stored_text
+from dqn.errors import UsageError
+from dqn.seeding import stream
 
 MASKED = world("test/Masked-v0")
 RECURRENT = [

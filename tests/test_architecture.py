@@ -1,4 +1,4 @@
-"""The doors between the rooms (DESIGN: types ← ops ← rooms ← trainer ← build ← verbs)."""
+"""The doors between the rooms: types ← ops ← rooms ← trainer ← config ← verbs."""
 
 import ast
 from pathlib import Path
@@ -9,24 +9,20 @@ PACKAGE = Path(__file__).parent.parent / "dqn"
 FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = {"networks", "replay", "acting", "learning", "envs", "execution", "tracking"}
 VERBS = {"train", "evaluate", "report"}
-LEVELS = [  # each imports from those above it alone
+LEVELS = [  # each imports from those above it alone, and rooms never import one another
     {"errors"},
-    {"types", "trust", "resources", "processes"},
-    {"ops", "cli"},
-    ROOMS | {"schema", "compatible", "help", "tuned"},
-    {"collector", "tensor_collector", "remote_collector", "offline", "trainer", "automatic", "again"},
-    {"card", "parts"},
-    {"collectors", "evaluator"},
-    {"build", "agent"},
+    {"types", "resources", "processes", "seeding", "device", "state"},
+    {"ops"},
+    ROOMS,
+    {"trainer"},
+    {"config"},
+    {"agent"},
     {"run", "report"},
     {"sweep"},
     {"train", "evaluate"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
-READERS = {  # of the configuration: its own files, and the verbs
-    "again", "agent", "automatic", "build", "card", "cli", "collectors", "compatible", "evaluator", "help", "parts",
-    "run", "schema", "sweep", "trust", "tuned", *VERBS,
-}  # fmt: skip
+READERS = {"config", "agent", "run", "sweep", *VERBS}  # of the configuration
 
 
 def room(path):

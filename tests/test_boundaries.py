@@ -8,7 +8,7 @@ import torch
 from oracles import returns as oracle
 from worlds import Counting
 
-from dqn.envs.making import make
+from dqn.envs.make import make
 from dqn.replay.memory import Memory
 from dqn.replay.ring import Ring
 from dqn.replay.samplers import Sampler

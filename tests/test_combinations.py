@@ -13,11 +13,12 @@ import pytest
 import torch
 from conftest import configure, world
 
-from dqn import build
-from dqn.tracking.checkpoint import Checkpoints, pack
+from dqn.config import build
+from dqn.errors import UsageError
+from dqn.seeding import parameter_hash
+from dqn.state import pack
+from dqn.tracking.checkpoint import Checkpoints
 from dqn.tracking.logger import start_text_log
-from dqn.tracking.seeding import parameter_hash
-from dqn.types import UsageError
 
 ENVS, LENGTH, UPDATES, MORE = 2, 4, 50, 5
 OFFLINE = [f"steps={UPDATES}", "learning_starts=0", "train_every=1"]

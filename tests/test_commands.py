@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import dqn
 from dqn import evaluate, report, train
-from dqn.cli import ALIASES, CHOICES, CONF
+from dqn.config.cli import ALIASES, CHOICES, CONF
 from dqn.errors import UsageError
 from dqn.resources import free_memory
 
@@ -38,7 +38,7 @@ def run(tmp_path_factory):
 
 @pytest.mark.parametrize(("typed", "meant"), ALIASES.items())
 def test_what_others_call_an_option_is_understood(typed, meant):
-    from dqn.cli import _known_names, nearest
+    from dqn.config.cli import _known_names, nearest
 
     known = _known_names()
     if meant not in known:  # an option of another choice
@@ -299,7 +299,7 @@ VALUES = st.sampled_from([
 def every_name():
     from hydra import compose, initialize_config_dir
 
-    from dqn.cli import option_names
+    from dqn.config.cli import option_names
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return sorted({*option_names(compose("config", overrides=["run.dir=x", "algorithm=rainbow"])),

@@ -12,11 +12,12 @@ from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
 
 import dqn
-from dqn import build, evaluate, train
-from dqn.again import stored_text
-from dqn.cli import CONF, front_door
+from dqn import evaluate, train
+from dqn.config import build
+from dqn.config.cli import CONF, front_door
+from dqn.config.resume import stored_text
+from dqn.errors import UsageError
 from dqn.tracking.logger import start_text_log
-from dqn.types import UsageError
 
 GROUPS = {path.name: sorted(p.stem for p in path.glob("*.yaml")) for path in CONF.iterdir() if path.is_dir()}
 FEW_ROWS = "replay.capacity=1000"  # a million images want gigabytes

@@ -10,9 +10,9 @@ import pytest
 import torch
 from conftest import build, configure, world
 
+from dqn.errors import UsageError
+from dqn.seeding import parameter_hash
 from dqn.tracking.checkpoint import Checkpoints
-from dqn.tracking.seeding import parameter_hash
-from dqn.types import UsageError
 
 ROOT = Path(__file__).parents[1]
 OFFLINE = ["algorithm=cql", "env=cartpole", "torso.hidden=[16]", "replay.batch_size=16", "tracking.log_every=50"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from oracles.one_file_dqn import Settings, train
 
-from dqn.tracking.seeding import stream
+from dqn.seeding import stream
 
 COMMON = [
     "algorithm=dqn", "env=gym", "env.id=CartPole-v1", "env.autoreset=same_step", "steps=2000", "torso.hidden=[120,84]",

@@ -29,7 +29,7 @@ def test_the_wheel_trains_in_an_empty_directory(wheel, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
-    code = "import dqn, dqn.cli; print(dqn.__file__, dqn.cli.CONF)"
+    code = "import dqn, dqn.config.cli; print(dqn.__file__, dqn.config.cli.CONF)"
     where = subprocess.run(
         [sys.executable, "-c", code], cwd=empty, env=environment, capture_output=True, text=True, check=True
     )

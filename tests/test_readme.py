@@ -13,7 +13,14 @@ from conftest import here
 ROOT = Path(__file__).parent.parent
 PAGES = {
     name: (ROOT / name).read_text()
-    for name in ("README.md", "conf/README.md", "dqn/README.md", "scripts/README.md", "tests/README.md", "CONTRIBUTING.md")
+    for name in (
+        "README.md",
+        "conf/README.md",
+        "dqn/README.md",
+        "scripts/README.md",
+        "tests/README.md",
+        "CONTRIBUTING.md",
+    )
 }
 TEXT = "\n".join(PAGES.values())
 COMMANDS = [

@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import FEW, PRETENDED, RECIPES, some, world
 
-from dqn.cli import CONF
+from dqn.config.cli import CONF
 from dqn.networks.layers import Noisy
 
 

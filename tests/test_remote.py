@@ -16,14 +16,14 @@ import torch
 from conftest import configure, world
 from torch import multiprocessing
 
-from dqn import build
-from dqn.collector import Collector
-from dqn.compatible import warnings
-from dqn.execution.line import SLEEP, line
+from dqn.acting.channel import SLEEP, line
+from dqn.acting.collector import Collector
+from dqn.config import build
+from dqn.config.compatible import warnings
+from dqn.errors import RunError, UsageError
+from dqn.seeding import parameter_hash
 from dqn.tracking.checkpoint import Checkpoints
 from dqn.tracking.logger import start_text_log
-from dqn.tracking.seeding import parameter_hash
-from dqn.types import RunError, UsageError
 
 HERE = Path(__file__).parent
 REMOTE = "execution.actor=process"

@@ -15,12 +15,13 @@ import torch
 from conftest import configure, here, mostly_slow, world
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dqn import build, evaluate, train
-from dqn.again import claimed, keep
+from dqn import evaluate, train
+from dqn.config import build
+from dqn.config.resume import claimed, keep
+from dqn.errors import UsageError
+from dqn.seeding import parameter_hash
 from dqn.tracking.checkpoint import Checkpoints
 from dqn.tracking.logger import STAGES, TAGS, start_text_log
-from dqn.tracking.seeding import parameter_hash
-from dqn.types import UsageError
 
 HERE = Path(__file__).parent
 
@@ -136,7 +137,7 @@ def test_a_longer_budget_continues_exactly(tmp_path, more):
 
 
 def test_without_checkpoints_on_the_way_few_actions_are_kept_and_resumes_stay_exact(tmp_path, monkeypatch):
-    monkeypatch.setattr("dqn.collector.REPLAYABLE", 40)
+    monkeypatch.setattr("dqn.acting.collector.REPLAYABLE", 40)
     straight = make(tmp_path / "straight", "steps=900", "learning_starts=100")
     straight.run()
     assert straight.points > 5

@@ -6,10 +6,10 @@ import torch
 from conftest import world
 from safetensors.torch import load_file
 
+from dqn.errors import RunError
 from dqn.ops.clock import Times, crossed
+from dqn.seeding import parameter_hash
 from dqn.tracking.logger import start_text_log
-from dqn.tracking.seeding import parameter_hash
-from dqn.types import RunError
 
 
 def taped(run):

@@ -14,12 +14,13 @@ from conftest import configure, here
 from omegaconf import OmegaConf
 
 import dqn
-from dqn import build, evaluate, report, train
-from dqn.again import stored_text
-from dqn.cli import CONF, run_config
+from dqn import evaluate, report, train
+from dqn.config import build
+from dqn.config.cli import CONF, run_config
+from dqn.config.resume import stored_text
+from dqn.config.trust import check_parts
+from dqn.errors import UsageError
 from dqn.tracking.logger import start_text_log
-from dqn.trust import check_parts
-from dqn.types import UsageError
 
 HERE = Path(__file__).parent
 ECHO = "import os; os.system('touch {marker}')"
@@ -101,8 +102,8 @@ PAYLOADS = {  # what is done to a run's directory, and the word that the refusal
                  "oc.decode"),
     "own function": (target("dqn.tracking.logger.start_text_log", path=lambda r, m: str(m)),
                      "dqn.tracking.logger.start_text_log"),
-    "own import": (target("dqn.envs.single.make_one", index=0, id=lambda r, m: f"{beside(r, m)}:X", imports=["evil"],
-                          kwargs={}, limit=None, cap=None, wrappers={}), "dqn.envs.single.make_one"),
+    "own import": (target("dqn.envs.wrappers.make_one", index=0, id=lambda r, m: f"{beside(r, m)}:X", imports=["evil"],
+                          kwargs={}, limit=None, cap=None, wrappers={}), "dqn.envs.wrappers.make_one"),
     "own file": (target("dqn.replay.ring.Ring", file=lambda r, m: str(m)), "dqn.replay.ring.Ring"),
     "private": (target("dqn.networks.torsos.__builtins__.open", _args_=lambda r, m: [str(m), "w"]), "__builtins__"),
     "nested": (set_("torso.layer", lambda r, m: shell(m)), "os.system"),

@@ -8,8 +8,8 @@ from conftest import configure, here
 from omegaconf import OmegaConf
 
 from dqn import train
-from dqn.cli import CONF
-from dqn.tuned import directory_word, world_of
+from dqn.config.cli import CONF
+from dqn.config.tuned import directory_word, world_of
 
 BRIEF = ["steps=40", "learning_starts=20", "tracking.final_episodes=1", "tracking.evaluate_every=0", "execution=eager",
          "torso.hidden=[4]"]  # fmt: skip

@@ -8,5 +8,5 @@ import gymnasium
 
 gymnasium.register("dqn/RandomMDP-v0", entry_point="dqn.envs.tabular:RandomMDP", max_episode_steps=100)
 gymnasium.register("dqn/Chain-v0", entry_point="dqn.envs.tabular:Chain", max_episode_steps=50)
-gymnasium.register("dqn/TMaze-v0", entry_point="dqn.envs.tmaze:TMaze", max_episode_steps=100)
-gymnasium.register("dqn/CartPoleHidden-v1", entry_point="dqn.envs.tmaze:hidden_cartpole", max_episode_steps=500)
+gymnasium.register("dqn/TMaze-v0", entry_point="dqn.envs.memory_tasks:TMaze", max_episode_steps=100)
+gymnasium.register("dqn/CartPoleHidden-v1", entry_point="dqn.envs.memory_tasks:hidden_cartpole", max_episode_steps=500)

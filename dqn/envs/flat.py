@@ -7,7 +7,8 @@ import gymnasium
 from gymnasium.spaces import Box, Dict, MultiBinary, MultiDiscrete, Space
 
 from dqn.envs.spaces import ARRAYS, Path, leaves
-from dqn.types import MASK, UsageError
+from dqn.errors import UsageError
+from dqn.types import MASK
 
 
 def odd(space: Space) -> dict[Path, Space]:

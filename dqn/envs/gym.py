@@ -9,9 +9,10 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from dqn.envs.interface import Interface
-from dqn.envs.single import EnvironmentFailure, close
 from dqn.envs.spaces import MAX_ACTIONS, Actions, mask_path, replaced
-from dqn.types import MASK, TOLD, Step, UsageError
+from dqn.envs.wrappers import EnvironmentFailure, close
+from dqn.errors import UsageError
+from dqn.types import MASK, TOLD, Step
 
 
 class GymEnvs:
@@ -51,7 +52,7 @@ class GymEnvs:
         self.actions, self.observations, self.spec = (
             self.interface.actions, self.interface.observations, self.interface.spec,
         )  # fmt: skip
-        # Of one of Gymnasium's own classes, each environment is made by envs.single.
+        # Of one of Gymnasium's own classes, each environment is made by envs.wrappers.
         self.watched = envs if isinstance(envs, (SyncVectorEnv, AsyncVectorEnv)) else None
         if self.watched is not None:
             self.limit = self.watched.get_attr("limit")[0]
@@ -154,7 +155,7 @@ class GymEnvs:
         return Step(obs, reward, terminated, truncated, self._none, final, told)
 
     def _told(self, info: Mapping[str, Any]) -> np.ndarray | None:
-        """The values [E, I] that were told where an episode ended, as envs.single and envs.vector put them there."""
+        """The values [E, I] that were told where an episode ended, as envs.wrappers and envs.vector put them there."""
         ends = info.get("final_info")
         return (ends if isinstance(ends, Mapping) else info).get(TOLD)
 

@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space
 
 from dqn.envs.spaces import Actions, Observations
-from dqn.types import UsageError
+from dqn.errors import UsageError
 
 
 class Interface:

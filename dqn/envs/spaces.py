@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space
 
-from dqn.types import MASK, OBSERVATION, Spec, UsageError, layout
+from dqn.errors import UsageError
+from dqn.types import MASK, OBSERVATION, Spec, layout
 
 ARRAYS = (Box, Discrete, MultiBinary)
 FEW = 32  # numbers that Python adds up sooner than NumPy

@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from dqn.types import UsageError
+from dqn.errors import UsageError
 
 
 def value_iteration(

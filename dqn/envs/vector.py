@@ -1,4 +1,4 @@
-"""A vector class of the environment's own, watched as single environments are (envs.single)."""
+"""A vector class of the environment's own, watched as single environments are (envs.wrappers)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,8 +7,8 @@ import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 
 from dqn.envs.answers import STEP, WrongAnswer, numbers, reset_answer
-from dqn.envs.single import EnvironmentFailure
 from dqn.envs.spaces import not_finite
+from dqn.envs.wrappers import EnvironmentFailure
 from dqn.types import TOLD
 
 

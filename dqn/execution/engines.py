@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dqn.errors import UsageError
 from dqn.execution import measure
-from dqn.execution.compiled import cached, compiler_missing, record
 from dqn.execution.graphs import Graph, give_up
+from dqn.execution.inductor.compiled import cached, compiler_missing, record
 from dqn.execution.small import record_small
-from dqn.types import UsageError
 
 log = logging.getLogger("dqn")
 _shape = attrgetter("shape")

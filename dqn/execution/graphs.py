@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from dqn.execution.recording import count_on_device, in_tensors
+from dqn.execution.inductor.tracing import count_on_device, in_tensors
 
 log = logging.getLogger("dqn")
 INSIDE = (__file__, warnings.__file__, str(Path(torch.__file__).parent))  # frames that tell nobody anything

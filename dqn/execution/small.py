@@ -1,6 +1,6 @@
 """A small step in NumPy: where arrays are tiny, torch's own overhead is most of the time.
 
-The recorded graph (execution.recording) is written out as a Python function of NumPy calls on the same memory. What is
+The traced graph (execution.inductor.tracing) is written out as a Python function of NumPy calls on the same memory. What is
 known before the call, such as a transposed weight, is a view that is made once.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from dqn.execution.recording import trace
+from dqn.execution.inductor.tracing import trace
 
 ZEROS = {np.dtype(kind): np.zeros((), kind) for kind in (np.float32, np.float64, np.int64)}
 LARGEST = 1 << 16  # numbers in a result: above, torch is as fast

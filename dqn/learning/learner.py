@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dqn.learning.optimizer import begin
-from dqn.learning.vector import ParameterVector
+from dqn.learning.parameter_vector import ParameterVector
 from dqn.types import Batch
 
 SHARED = "normalizer."  # what begins so in a network's state is one and the same in the target network

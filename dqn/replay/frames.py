@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dqn.types import Spec, UsageError
+from dqn.errors import UsageError
+from dqn.types import Spec
 
 
 def frame(spec: Spec, frame_stack: int) -> Spec:

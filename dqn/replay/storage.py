@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dqn.types import UsageError
+from dqn.errors import UsageError
 
 BLOCK = 1 << 20  # bytes
 

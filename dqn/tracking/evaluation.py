@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dqn.types import UsageError
+from dqn.errors import UsageError
 
 
 def play(

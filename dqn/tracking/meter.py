@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from dqn.resources import resident_memory
+from dqn.tracking.episode_info import Told
 from dqn.tracking.episodes import Episodes
 from dqn.tracking.logger import STAGES, trim_memory
-from dqn.tracking.told import Told
 from dqn.types import Rows
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from conftest import configure, world
 
-from dqn import parts
-from dqn.envs.making import make
-from dqn.envs.single import EnvironmentFailure
+from dqn.config import parts
+from dqn.envs.make import make
+from dqn.envs.wrappers import EnvironmentFailure
 
 STEP = "step must return five values (obs, reward, terminated, truncated, info)"
 RESET = "reset must return two values (obs, info)"

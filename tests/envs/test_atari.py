@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import configure, world
 
-from dqn import parts
+from dqn.config import parts
 from dqn.replay.ring import Ring
 
 pytest.importorskip("ale_py")

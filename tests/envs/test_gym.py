@@ -12,12 +12,13 @@ import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary
 from worlds import Counting
 
-from dqn.envs.alone import Alone
-from dqn.envs.making import make
-from dqn.envs.single import EnvironmentFailure
+from dqn.envs.make import make
 from dqn.envs.spaces import misfit
+from dqn.envs.vector_of_one import Alone
+from dqn.envs.wrappers import EnvironmentFailure
+from dqn.errors import UsageError
 from dqn.tracking.evaluation import play
-from dqn.types import Step, UsageError
+from dqn.types import Step
 
 
 def test_environments_of_one_vector_begin_differently():

@@ -12,11 +12,11 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 from worlds import GOOD_MASKS, Counting, Masked
 
 import dqn
-from dqn.again import stored_text
-from dqn.envs.making import make
-from dqn.envs.single import EnvironmentFailure
+from dqn.config.resume import stored_text
+from dqn.envs.make import make
 from dqn.envs.spaces import Actions
-from dqn.types import UsageError
+from dqn.envs.wrappers import EnvironmentFailure
+from dqn.errors import UsageError
 
 WHERE = ["dict", "nested", "info"]
 

@@ -10,8 +10,8 @@ from dqn.envs.tensor.minatar import GAMES
 from dqn.envs.tensor.minatar_seaquest import LEVELS, Seaquest
 from dqn.envs.tensor.minatar_seaquest_enemies import ENEMIES, RELOAD
 from dqn.envs.tensor.minatar_space_invaders import SpaceInvaders
+from dqn.errors import UsageError
 from dqn.execution import engines
-from dqn.types import UsageError
 
 CPU = torch.device("cpu")
 MINIMAL = {"asterix": "nlurd", "breakout": "nlr", "freeway": "nud", "seaquest": "nlurdf", "space_invaders": "nlrf"}

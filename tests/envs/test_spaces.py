@@ -13,12 +13,12 @@ from gymnasium.spaces import Box, Dict, Discrete, Graph, MultiBinary, MultiDiscr
 from worlds import ACTIONS, Counting, OneState, Strict
 
 import dqn
-from dqn import parts
-from dqn.again import stored_text
-from dqn.envs.alone import Alone
-from dqn.envs.making import make
+from dqn.config import parts
+from dqn.config.resume import stored_text
+from dqn.envs.make import make
+from dqn.envs.vector_of_one import Alone
+from dqn.errors import UsageError
 from dqn.networks.torsos import real
-from dqn.types import UsageError
 
 
 def world(observation=None, action=None, obs=None):

@@ -6,7 +6,7 @@ from oracles import q_table
 
 import dqn.envs  # noqa: F401
 from dqn.envs.tabular import Chain, RandomMDP, value_iteration
-from dqn.types import UsageError
+from dqn.errors import UsageError
 
 
 @pytest.mark.parametrize("name", ["dqn/RandomMDP-v0", "dqn/Chain-v0"])

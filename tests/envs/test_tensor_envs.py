@@ -7,8 +7,8 @@ import pytest
 import torch
 from conftest import configure, mostly_slow, some
 
-from dqn import parts
-from dqn.cli import CONF
+from dqn.config import parts
+from dqn.config.cli import CONF
 from dqn.envs.tensor.envs import TensorEnvs
 from dqn.tracking.checkpoint import Checkpoints
 from dqn.types import Spec

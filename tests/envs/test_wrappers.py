@@ -9,10 +9,10 @@ from conftest import configure, seen, world
 from gymnasium.spaces import MultiDiscrete
 from worlds import Counting
 
-from dqn import parts
-from dqn.envs.making import make
-from dqn.envs.single import LastStep
-from dqn.types import UsageError
+from dqn.config import parts
+from dqn.envs.make import make
+from dqn.envs.wrappers import LastStep
+from dqn.errors import UsageError
 
 MODES = ["next_step", "same_step", "disabled"]
 LAST = {"last_step": LastStep}

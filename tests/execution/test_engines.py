@@ -10,20 +10,22 @@ import torch
 from conftest import FEW, PRETENDED, RECIPES, here, mostly_slow, some, world
 
 from dqn import train
-from dqn.execution import compiled, engines
-from dqn.execution.recording import trace
-from dqn.execution.rewrites import REWRITES, add_late, keep_small
+from dqn.errors import UsageError
+from dqn.execution import engines
+from dqn.execution.inductor import compiled
+from dqn.execution.inductor.rewrites import REWRITES, add_late, keep_small
+from dqn.execution.inductor.tracing import trace
 from dqn.execution.small import record_small
 from dqn.learning.learner import Learner
 from dqn.learning.objective import Objective
-from dqn.learning.vector import ParameterVector
+from dqn.learning.parameter_vector import ParameterVector
 from dqn.networks.convs import Residual
 from dqn.networks.heads import Expected
 from dqn.networks.qnetwork import QNetwork
 from dqn.networks.torsos import MLP
 from dqn.ops.backups import q_learning
 from dqn.ops.transforms import Identity
-from dqn.types import Spec, UsageError
+from dqn.types import Spec
 
 CPU = torch.device("cpu")
 

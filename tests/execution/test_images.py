@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from dqn.execution import compiled
-from dqn.execution.images import BYTES, PATCHES
-from dqn.execution.recording import trace
-from dqn.execution.rewrites import REWRITES
+from dqn.execution.inductor import compiled
+from dqn.execution.inductor.images import BYTES, PATCHES
+from dqn.execution.inductor.rewrites import REWRITES
+from dqn.execution.inductor.tracing import trace
 
 aten = torch.ops.aten
 

@@ -3,9 +3,9 @@ import torch
 from conftest import configure
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dqn import build
+from dqn.config import build
+from dqn.errors import UsageError
 from dqn.execution import engines
-from dqn.types import UsageError
 
 IMAGES = ["env=tensor_breakout", "env.num_envs=4", "torso=minatar_cnn", "learning_starts=40", "train_every=4",
           "tuned.capacity=500", "tuned.batch_size=8", "steps=80"]  # fmt: skip

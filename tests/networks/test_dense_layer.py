@@ -6,9 +6,10 @@ import torch
 from conftest import configure, world
 from torch import nn
 
-from dqn import parts
+from dqn.config import parts
+from dqn.errors import UsageError
 from dqn.networks.layers import Linear, Noisy
-from dqn.types import Spec, UsageError
+from dqn.types import Spec
 
 VECTOR = Spec((5,), np.dtype(np.float32), 3)
 STATES = Spec((), np.dtype(np.int64), 3, 7)

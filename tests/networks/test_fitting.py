@@ -10,14 +10,15 @@ from conftest import configure, here, world
 
 import dqn
 from dqn import train
-from dqn.again import stored_text
-from dqn.cli import CONF
+from dqn.config.cli import CONF
+from dqn.config.resume import stored_text
+from dqn.errors import UsageError
 from dqn.networks.convs import MinAtarCNN, NatureCNN
 from dqn.networks.fitting import fitting
 from dqn.networks.torsos import MLP, DictTorso
+from dqn.seeding import parameter_hash
 from dqn.tracking.checkpoint import Checkpoints
-from dqn.tracking.seeding import parameter_hash
-from dqn.types import Spec, UsageError
+from dqn.types import Spec
 
 FEW = ["steps=60", "learning_starts=30", "replay.capacity=200", "replay.batch_size=4"]
 

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from worlds import Counting
 
 import dqn
-from dqn.again import stored_text
+from dqn.config.resume import stored_text
+from dqn.errors import UsageError
 from dqn.execution.small import record_small
 from dqn.networks.normalizers import Running, Statistics
+from dqn.seeding import parameter_hash
 from dqn.tracking.logger import start_text_log
-from dqn.tracking.seeding import parameter_hash
-from dqn.types import MASK, Spec, UsageError
+from dqn.types import MASK, Spec
 
 F4, U1, B1, I8 = (np.dtype(name) for name in ("float32", "uint8", "bool", "int64"))
 RUNNING = "normalizer=running"

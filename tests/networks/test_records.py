@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dqn.envs.spaces import Actions, Observations
-from dqn.execution.compiled import compiler_missing, record
+from dqn.execution.inductor.compiled import compiler_missing, record
 from dqn.networks.records import inner, split
 from dqn.types import MASK, Spec, layout
 

@@ -5,10 +5,11 @@ import pytest
 import torch
 from conftest import world
 
+from dqn.errors import UsageError
 from dqn.replay.frames import frame, whole
 from dqn.replay.memory import Memory
 from dqn.replay.ring import Ring
-from dqn.types import Rows, Spec, UsageError
+from dqn.types import Rows, Spec
 
 STACK, FRAME = 3, (2, 2)
 FRAMES = "replay.frame_stack=4"

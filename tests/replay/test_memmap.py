@@ -4,8 +4,8 @@ import pytest
 import torch
 from conftest import configure, world
 
-from dqn import build
-from dqn.types import UsageError
+from dqn.config import build
+from dqn.errors import UsageError
 
 SHORT = ["env=cartpole", "steps=600", "learning_starts=100", "replay.capacity=300", "env.num_envs=2"]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import FEW, RECIPES, mostly_slow, some
 
-from dqn import build
+from dqn.config import build
 from dqn.execution import engines
 from dqn.replay.ring import Ring
 

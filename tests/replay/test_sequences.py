@@ -7,9 +7,9 @@ from oracles import returns as oracle
 from worlds import Counting
 
 from dqn.acting.actor import Actor
+from dqn.acting.collector import Collector
 from dqn.acting.exploration import EpsilonGreedy
-from dqn.collector import Collector
-from dqn.envs.making import make
+from dqn.envs.make import make
 from dqn.networks.cores import Recurrent
 from dqn.networks.heads import Expected
 from dqn.networks.qnetwork import QNetwork

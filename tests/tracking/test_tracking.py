@@ -8,13 +8,13 @@ import pytest
 import torch
 from conftest import world
 
-from dqn.envs.making import make
+from dqn.envs.make import make
+from dqn.errors import UsageError
+from dqn.seeding import generator, parameter_hash, stream
 from dqn.tracking.checkpoint import SCHEMA, Checkpoints, _rendered, write_text
 from dqn.tracking.episodes import Episodes
 from dqn.tracking.evaluation import play
 from dqn.tracking.logger import STAGES, TAGS, Logger, start_text_log
-from dqn.tracking.seeding import generator, parameter_hash, stream
-from dqn.types import UsageError
 
 
 def test_streams_differ_by_seed_and_purpose_and_stay_the_same():

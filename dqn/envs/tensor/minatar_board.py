@@ -10,7 +10,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from dqn.types import Spec, UsageError
+from dqn.errors import UsageError
+from dqn.types import Spec
 
 State = dict[str, Tensor]  # every entry [E, ...]
 Outcome = tuple[State, Tensor, Tensor]  # the state after a step, reward [E], terminated [E]

@@ -17,10 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from dqn.config.trust import check_parts, check_stored
 from dqn.errors import RunError, UsageError
-from dqn.trust import check_parts, check_stored
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parent.parent  # dqn/
 OmegaConf.register_new_resolver("mul", lambda *numbers: prod(numbers), replace=True)  # ${mul:${env.num_envs},32}
 OmegaConf.register_new_resolver("max", max, replace=True)  # ${max:50000,${mul:5000,${env.num_envs}}}
 

@@ -8,16 +8,16 @@ from typing import Any, cast
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from dqn import parts
 from dqn.acting.actor import Actor
-from dqn.collector import Collector
+from dqn.acting.collector import Collector
+from dqn.acting.offline import Offline
+from dqn.acting.process_collector import RemoteCollector
+from dqn.acting.tensor_collector import TensorCollector
+from dqn.config import parts
 from dqn.envs.gym import GymEnvs
 from dqn.envs.tensor.envs import TensorEnvs
-from dqn.offline import Offline
-from dqn.remote_collector import RemoteCollector
 from dqn.replay.stage import Stage
-from dqn.tensor_collector import TensorCollector
-from dqn.tracking.seeding import stream
+from dqn.seeding import stream
 
 STAGE_TICKS, STAGE_BYTES = 256, 2**26  # rows gathered, at most, and what they show, before they go to the ring
 

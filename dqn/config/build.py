@@ -10,18 +10,18 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from dqn import collectors, parts
-from dqn.automatic import refuse_unused
-from dqn.card import card, plan
-from dqn.compatible import check_compatible, warnings
-from dqn.evaluator import Evaluator
-from dqn.execution.device import choose_device, choose_place, flushed
+from dqn.config import collectors, parts
+from dqn.config.automatic import refuse_unused
+from dqn.config.compatible import check_compatible, warnings
+from dqn.config.evaluator import Evaluator
+from dqn.config.schema import check
+from dqn.config.summary import card, plan
+from dqn.device import choose_device, choose_place, flushed
 from dqn.learning.learner import Learner
 from dqn.networks.records import inner
 from dqn.replay.memory import Memory
-from dqn.schema import check
+from dqn.seeding import stream
 from dqn.tracking.logger import Logger
-from dqn.tracking.seeding import stream
 from dqn.trainer import Trainer
 from dqn.types import Batch
 

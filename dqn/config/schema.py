@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from dqn.cli import nearest, option_names
+from dqn.config.cli import nearest, option_names
 from dqn.errors import UsageError
 
 MOST = 10**15  # any whole number: more would not be exact in a float, nor fit an int64 when it is multiplied

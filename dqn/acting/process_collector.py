@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, multiprocessing
 
-from dqn.execution.line import Line, Numbers, line
-from dqn.execution.vectors import flat, numbers_of, views
+from dqn.acting.channel import Line, Numbers, line
+from dqn.acting.weight_vector import flat, numbers_of, views
+from dqn.errors import RunError, UsageError
 from dqn.ops.clock import Times, crossed
 from dqn.processes import end_with_parent, ignore_signals
-from dqn.tracking.checkpoint import pack, part, unpack
-from dqn.types import Rows, RunError, UsageError
+from dqn.state import pack, part, unpack
+from dqn.types import Rows
 
 NONE = -1  # no box
 GONE = (EOFError, BrokenPipeError, ConnectionResetError)

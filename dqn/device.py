@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from dqn.types import UsageError
+from dqn.errors import UsageError
 
 
 def choose_device(name: str) -> tuple[torch.device, str]:

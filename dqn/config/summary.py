@@ -8,14 +8,15 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from dqn import __version__
-from dqn.automatic import picked_line
-from dqn.cli import part_name
+from dqn.config.automatic import picked_line
+from dqn.config.cli import part_name
+from dqn.errors import UsageError
 from dqn.networks.records import inner
 from dqn.replay.frames import frame
 from dqn.replay.memory import Memory
 from dqn.replay.ring import Ring
 from dqn.resources import free_memory
-from dqn.types import Spec, UsageError
+from dqn.types import Spec
 
 
 def plan(cfg: DictConfig, spec: Spec, parameters: int, state_size: int, place: torch.device, directory: Path) -> str:

@@ -10,11 +10,13 @@ from conftest import configure, here, world
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from worlds import told
 
-from dqn import parts, train
+from dqn import train
+from dqn.config import parts
 from dqn.envs.answers import number, numbers
-from dqn.envs.making import make
-from dqn.tracking.told import Told, summary
-from dqn.types import Rows, UsageError
+from dqn.envs.make import make
+from dqn.errors import UsageError
+from dqn.tracking.episode_info import Told, summary
+from dqn.types import Rows
 
 MODES = ["same_step", "next_step", "disabled"]
 NAMES = ("cost", "is_success", "metrics.r", "metrics.deep.n", "path", "nothing", "array")
@@ -155,7 +157,7 @@ def test_a_name_that_comes_late_is_said_once_and_logged_from_then_on(monkeypatch
         return Rows(None, ends, ends, ends, ~ends, ~ends, told=np.array(values, float).reshape(-1, 1, 2))
 
     said = []
-    monkeypatch.setattr("dqn.tracking.told.log.warning", lambda sentence, *words: said.append(sentence % words))
+    monkeypatch.setattr("dqn.tracking.episode_info.log.warning", lambda sentence, *words: said.append(sentence % words))
     gathered = Told(["early", "late"])
     assert gathered.read() == {}  # no episode has ended: nothing can be said
     gathered.note(block((1, np.nan), (2, np.nan)))

@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium.envs.classic_control import CartPoleEnv
 from gymnasium.spaces import Box, Discrete
 
-from dqn.types import UsageError
+from dqn.errors import UsageError
 
 NORTH, EAST, SOUTH, WEST = range(4)
 

@@ -15,8 +15,9 @@ from gymnasium.spaces import Box, Dict
 from dqn.envs.answers import STEP, WrongAnswer, number, reset_answer, wrong_answer
 from dqn.envs.flat import flattened, odd
 from dqn.envs.spaces import FEW, MAX_ACTIONS, Actions, misfit, not_finite, without_objects
+from dqn.errors import RunError, UsageError
 from dqn.processes import end_with_parent
-from dqn.types import MASK, OBSERVATION, TOLD, RunError, UsageError
+from dqn.types import MASK, OBSERVATION, TOLD
 
 log = logging.getLogger("dqn")
 LARGEST = float(np.finfo(np.float32).max)

@@ -16,29 +16,31 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from dqn.acting.actor import Actor
-from dqn.automatic import is_automatic, picked
-from dqn.cli import explain
-from dqn.envs.alone import Alone
+from dqn.config.automatic import is_automatic, picked
+from dqn.config.cli import explain
+from dqn.config.recorded_data import recorded
+from dqn.device import set_precision
 from dqn.envs.gym import GymEnvs
-from dqn.envs.making import make
+from dqn.envs.make import make
 from dqn.envs.tensor.envs import TensorEnvs
-from dqn.execution.device import set_precision
+from dqn.envs.vector_of_one import Alone
+from dqn.errors import RunError, UsageError
 from dqn.execution.engines import Eager
 from dqn.learning.learner import Learner
+from dqn.learning.minibatches import Passes
 from dqn.learning.objective import Objective
-from dqn.learning.passes import Passes
 from dqn.networks.fitting import automatic
 from dqn.networks.qnetwork import QNetwork
 from dqn.networks.records import inner
-from dqn.offline import recorded
 from dqn.ops.clock import Times
 from dqn.replay.dataset import behind, count
 from dqn.replay.frames import frame
 from dqn.replay.memory import Memory
 from dqn.replay.ring import Ring
-from dqn.tracking.checkpoint import Checkpoints, part
-from dqn.tracking.seeding import generator, stream
-from dqn.types import RunError, Spec, UsageError
+from dqn.seeding import generator, stream
+from dqn.state import part
+from dqn.tracking.checkpoint import Checkpoints
+from dqn.types import Spec
 
 log = logging.getLogger("dqn")
 

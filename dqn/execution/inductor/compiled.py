@@ -1,4 +1,4 @@
-"""The whole step as one program: recorded as it is (execution.recording), fused by torch.compile's compiler."""
+"""The whole step as one program: recorded as it is (execution.inductor.tracing), fused by torch.compile's compiler."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,9 +13,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from dqn.execution.inductor.rewrites import REWRITES, add_late, keep_small
+from dqn.execution.inductor.tracing import trace
 from dqn.execution.measure import is_cached, note_program, program_key
-from dqn.execution.recording import trace
-from dqn.execution.rewrites import REWRITES, add_late, keep_small
 
 OPTIONS = {  # of torch._inductor
     # What is asserted holds by construction, and a call is mostly such overhead.

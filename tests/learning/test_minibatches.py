@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from dqn.learning.learner import Learner
+from dqn.learning.minibatches import Passes
 from dqn.learning.objective import Objective
-from dqn.learning.passes import Passes
 from dqn.networks.heads import Categorical, Expected
 from dqn.networks.qnetwork import QNetwork
 from dqn.networks.torsos import MLP

@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 from omegaconf import DictConfig, OmegaConf
 
+from dqn.errors import UsageError
 from dqn.networks.fitting import fitting
 from dqn.networks.torsos import MLP
-from dqn.types import Spec, UsageError
+from dqn.types import Spec
 
 
 def is_automatic(node: DictConfig) -> bool:

@@ -12,12 +12,12 @@ import gymnasium
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from dqn.envs.gym import GymEnvs
-from dqn.envs.single import make_one
 from dqn.envs.spaces import MAX_ACTIONS
 from dqn.envs.vector import WatchedVector
 from dqn.envs.workers import Workers
+from dqn.envs.wrappers import make_one
+from dqn.errors import UsageError
 from dqn.processes import ignore_signals
-from dqn.types import UsageError
 
 VECTORIZATIONS = ("sync", "async", "vector_entry_point")
 MASKS = ("auto", "required", "none")

@@ -6,7 +6,7 @@ from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from dqn.cli import CONF
+from dqn.config.cli import CONF
 
 VECTOR = "vector_entry_point"  # a vector class of its own: its numbers are for what that class shows
 

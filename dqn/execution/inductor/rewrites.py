@@ -8,7 +8,7 @@ from torch import Tensor, fx
 from torch._ops import OpOverload
 from torch.utils._pytree import tree_leaves
 
-from dqn.execution.images import OF_IMAGES
+from dqn.execution.inductor.images import OF_IMAGES
 
 aten = torch.ops.aten
 FEW = 8  # columns or terms: products with fewer cost a BLAS more to begin than to do

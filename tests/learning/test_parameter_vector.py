@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from dqn.learning.vector import ALIGNED, ParameterVector
+from dqn.learning.parameter_vector import ALIGNED, ParameterVector
 
 
 def network():

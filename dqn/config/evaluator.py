@@ -9,16 +9,16 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from dqn import parts
 from dqn.acting.actor import Actor
 from dqn.acting.exploration import EpsilonGreedy
+from dqn.config import parts
+from dqn.errors import UsageError
 from dqn.networks.qnetwork import QNetwork
 from dqn.ops.schedules import Constant
+from dqn.seeding import stream
+from dqn.tracking.episode_info import summary
 from dqn.tracking.evaluation import known_values, play
 from dqn.tracking.logger import EvaluationProgress
-from dqn.tracking.seeding import stream
-from dqn.tracking.told import summary
-from dqn.types import UsageError
 
 log = logging.getLogger("dqn")
 TIMES_LONGEST, SHORTEST_CAP = 10, 1000

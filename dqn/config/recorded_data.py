@@ -1,12 +1,7 @@
-"""Learning from recorded data: where it comes from, and the collector that plays nothing."""
+"""Recorded data to learn from: the replay memory of a run, or a dataset of Minari."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from torch import Tensor
-
-from dqn.ops.clock import Times
 from dqn.replay.dataset import minari_rows, run_rows
 from dqn.tracking.checkpoint import Checkpoints
 from dqn.types import Rows, Spec
@@ -33,30 +28,3 @@ def recorded(path: str, spec: Spec, kept: Spec) -> list[Rows]:
             f"{spec.states} states and {spec.num_actions} actions: choose the environment that it was recorded in"
         )
     return blocks
-
-
-class Offline:
-    """Nothing is collected: the memory is a dataset, and env_steps only count the time until the next update."""
-
-    num_envs, due = 1, False
-
-    def __init__(self, envs: Any):
-        self.envs = envs  # of the run's kind, for what is asked of them
-
-    def collect(self, now: int, times: Times, store: Callable[[Rows], None], seconds: dict[str, float]) -> int:
-        return times.next_stop(now)
-
-    def begin(self, seed: int) -> None:
-        return None
-
-    def close(self) -> None:
-        self.envs.close()
-
-    def state(self) -> dict[str, Tensor]:
-        return {}
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        pass
-
-    def replay(self, seed: int) -> bool:
-        return True

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from conftest import configure, world
 
-from dqn import parts
-from dqn.envs.alone import Alone
-from dqn.envs.making import make
+from dqn.config import parts
+from dqn.envs.make import make
+from dqn.envs.vector_of_one import Alone
 
 WORLDS = [
     {"id": "CartPole-v1"},

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dqn.cli import CONF
+from dqn.config.cli import CONF
 
 EXAMPLES = """\
 Train a value-based agent: python -m dqn.train [group=choice] [option=value]

@@ -16,10 +16,10 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-from dqn.cli import CONF, names, opened_run, run_config, run_directory
+from dqn.config.cli import CONF, names, opened_run, run_config, run_directory
+from dqn.config.schema import FIXED
+from dqn.config.trust import INTERPOLATION
 from dqn.errors import UsageError
-from dqn.schema import FIXED
-from dqn.trust import INTERPOLATION
 
 if TYPE_CHECKING:
     from dqn.tracking.checkpoint import Snapshot  # which imports torch
@@ -51,7 +51,7 @@ def claimed(directory: Path) -> Iterator[None]:
 def resume_arguments(arguments: list[str]) -> list[str]:
     """`resume=RUN …`: the run's own configuration takes the place of conf/, and the rest overrides it.
 
-    It is read as data, checked (dqn.trust; `trust=[module]` beside `resume=` allows more), and handed to Hydra from
+    It is read as data, checked (config.trust; `trust=[module]` beside `resume=` allows more), and handed to Hydra from
     memory, so that nothing in the run's directory is composed before it has been checked.
     Errors: UsageError when RUN is no run's directory, names code that is not trusted, or a group is chosen anew.
     """

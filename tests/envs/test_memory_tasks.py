@@ -4,8 +4,8 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import dqn.envs  # noqa: F401
-from dqn.envs.tmaze import EAST, NORTH, SOUTH, WEST, TMaze
-from dqn.types import UsageError
+from dqn.envs.memory_tasks import EAST, NORTH, SOUTH, WEST, TMaze
+from dqn.errors import UsageError
 
 CUES = {NORTH: [0, 1, 1], SOUTH: [1, 1, 0]}
 
