@@ -1,7 +1,7 @@
 """A small step in NumPy: where arrays are tiny, torch's own overhead is most of the time.
 
-The traced graph (execution.inductor.tracing) is written out as a Python function of NumPy calls on the same memory. What is
-known before the call, such as a transposed weight, is a view that is made once.
+The traced graph (execution.inductor.tracing) is written out as a Python function of NumPy calls on the same memory.
+What is known before the call, such as a transposed weight, is a view that is made once.
 """
 
 import operator
