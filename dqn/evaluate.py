@@ -35,7 +35,7 @@ def evaluate() -> None:
     cfg, counters = found.cfg, found.snapshot.counters
     torch.set_num_threads(cfg.execution.threads)
     cfg.tracking.evaluate_in = "own"
-    evaluator = Evaluator(cfg, found.network, device, parts.acting_engine(device))
+    evaluator = Evaluator(cfg, found.network, device, parts.acting_program(found.cfg, device))
     if inner(found.spec).states:
         evaluator.know_optimal()
     start_text_log(None)

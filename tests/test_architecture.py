@@ -1,6 +1,11 @@
 """The doors between the rooms: types ← ops ← rooms ← trainer ← config ← verbs."""
 
 import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +16,7 @@ ROOMS = {"networks", "replay", "acting", "learning", "envs", "execution", "track
 VERBS = {"train", "evaluate", "report"}
 LEVELS = [  # each imports from those above it alone, and rooms never import one another
     {"errors"},
-    {"types", "resources", "processes", "seeding", "device", "state"},
+    {"types", "resources", "processes", "seeding", "device", "state", "programs"},
     {"ops"},
     ROOMS,
     {"trainer"},
@@ -87,3 +92,22 @@ def test_the_bellman_line_exists_once():
         p for p in FILES if "discount * " in p.read_text() and "inverse" in p.read_text() and "atoms" in p.read_text()
     ]
     assert [p.name for p in found] == ["objective.py"]
+
+
+def test_without_its_engines_the_program_is_whole(tmp_path):
+    """The folder is deleted, the Q-table of the chain is trained and evaluated: slower, and with the same result."""
+    shutil.copytree(PACKAGE, tmp_path / "dqn", ignore=shutil.ignore_patterns("execution", "__pycache__"))
+    shutil.copytree(PACKAGE.parent / "conf", tmp_path / "conf")
+    command = ["algorithm=tabular", "env=chain", "steps=500", "tracking.final_episodes=2"]
+    parameters = set()
+    for index, home in enumerate((tmp_path, PACKAGE.parent)):
+        words = [*command, f"run.dir={tmp_path}/{index}", "execution=plain"]
+        done = subprocess.run(
+            [sys.executable, "-m", "dqn.train", *words], cwd=home, env={**os.environ, "PYTHONPATH": str(home)},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        result = json.loads((tmp_path / str(index) / "result.json").read_text())
+        assert result["evaluation"]["episodes"] == 2
+        parameters.add(result["parameter_hash"])
+    assert len(parameters) == 1

@@ -6,16 +6,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dqn.programs import Prepare, as_written
+
 
 class Actor:
     """Acts for E environments: action = exploration(network(obs), rate). obs [E, ...] → action [E] int64.
 
     It carries what the network's core remembers of each environment's episode [E, S]; `before` is what it remembered
-    before the last action, which the replay memory keeps.
+    before the last action, which the replay memory keeps. `prepare` makes the program of `policy` that acts.
     """
 
     def __init__(
-        self, network: Any, exploration: Any, device: torch.device, generator: torch.Generator, num_envs: int = 1
+        self,
+        network: Any,
+        exploration: Any,
+        device: torch.device,
+        generator: torch.Generator,
+        num_envs: int = 1,
+        prepare: Prepare = as_written,
     ):
         self.network, self.exploration, self.device, self.generator = network, exploration, device, generator
         self.rate = torch.zeros((), device=device)
@@ -23,6 +31,7 @@ class Actor:
         on_cpu, self.remembers = device.type == "cpu", self.before.shape[1] > 0
         self.show = np.asarray if on_cpu else lambda obs: torch.from_numpy(obs).to(device)
         self.set_rate = self.rate.numpy().fill if on_cpu else self.rate.fill_
+        self.program = prepare(self.policy)
 
     @torch.no_grad()
     def policy(self, obs: Any, state: Tensor) -> tuple[Any, Tensor]:
@@ -35,7 +44,7 @@ class Actor:
         """Act with the exploration rate of `env_steps`."""
         self.before = self.remembered
         self.set_rate(self.exploration.rate(env_steps))
-        action, state = self.policy(self.show(obs), self.before)
+        action, state = self.program(self.show(obs), self.before)
         if self.remembers:
             self.remembered = state.clone()  # a captured policy writes over its results
         return action if isinstance(action, np.ndarray) else action.numpy(force=True)

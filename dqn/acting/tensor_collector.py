@@ -8,19 +8,20 @@ import torch
 from torch import Tensor
 
 from dqn.ops.clock import Times
+from dqn.programs import Prepare, as_written
 from dqn.types import Rows
 
 
 class TensorCollector:
     """Environments that are tensors, and the actor in them; rows gather on the device, `ticks` to a block.
 
-    The same door as collector.Collector. One tick is one call of a step that `capture` has prepared: nothing is asked
-    of the device between two blocks.
+    The same door as collector.Collector. One tick is one call of the program that `prepare` makes of `tick`: nothing is
+    asked of the device between two blocks.
     """
 
     due = False  # the environments' state is a part of every checkpoint: no actions need to be replayed
 
-    def __init__(self, envs: Any, actor: Any, ticks: int, capture: Callable):
+    def __init__(self, envs: Any, actor: Any, ticks: int, prepare: Prepare = as_written):
         self.envs, self.actor, self.ticks, self.num_envs = envs, actor, ticks, envs.num_envs
         seen = envs.begin(0)
         size, device = (ticks, envs.num_envs), seen.device
@@ -36,7 +37,7 @@ class TensorCollector:
             self.rows["core"] = torch.zeros(*size, actor.remembered.shape[1], device=device)
         self.obs, self.remembered = seen.clone(), actor.remembered.clone()
         self.at = torch.zeros(1, dtype=torch.int64, device=device)
-        self.begun, self.tick = False, capture(self.tick)
+        self.begun, self.program = False, prepare(self.tick)
 
     @torch.no_grad()
     def tick(self) -> tuple[Tensor]:
@@ -60,7 +61,7 @@ class TensorCollector:
             self.at.zero_()
             while now < until and used < self.ticks:
                 self.actor.set_rate(self.actor.exploration.rate(now))
-                self.tick()
+                self.program()
                 now, used = now + self.num_envs, used + 1
             seconds["env"] += perf_counter() - begin
             store(self._take(used))

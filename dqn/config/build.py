@@ -19,6 +19,7 @@ from dqn.config.summary import card, plan
 from dqn.device import choose_device, choose_place, flushed
 from dqn.learning.learner import Learner
 from dqn.networks.records import inner
+from dqn.programs import Programs, as_written
 from dqn.replay.memory import Memory
 from dqn.seeding import stream
 from dqn.tracking.logger import Logger
@@ -69,15 +70,17 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None, device: torc
     check_compatible(cfg, online.head, sampler, online.state_size)
     place = choose_place(cfg.replay.get("device", "auto"), device)
     memory_plan = plan(cfg, spec, sum(p.numel() for p in online.parameters()), online.state_size, place, directory)
-    memory = parts.memory(cfg, spec, sampler, envs.num_envs, online.state_size, place, directory)
-    times, learner = parts.times(cfg), parts.learner(cfg, online, device)
-    engine = parts.engine(cfg, device, times.updates_due(0, times.steps) * learner.steps)
-    actor = parts.actor(cfg, online, device, envs.num_envs)
-    collector = collectors.chosen(cfg, envs, actor, memory.ring.rows, engine)
+    times = parts.times(cfg)
+    engine = parts.engine(cfg, device, times.updates_due(0, times.steps) * parts.gradient_steps(cfg))
+    programs = _programs(engine, place)
+    memory = parts.memory(cfg, spec, sampler, envs.num_envs, online.state_size, place, directory, programs.write)
+    learner = parts.learner(cfg, online, device, programs.update)
+    actor = parts.actor(cfg, online, device, envs.num_envs, programs.act)
+    collector = collectors.make_collector(cfg, envs, actor, memory.ring.rows, programs.tick)
     trainer = Trainer(
         collector=collector, actor=actor, memory=memory, learner=learner,
-        update=flushed(_update(memory, learner, engine, device)),
-        evaluate=Evaluator(cfg, online, device, parts.acting_engine(device), envs, optimal),
+        update=flushed(_update(memory, learner, programs, device)),
+        evaluate=Evaluator(cfg, online, device, parts.acting_program(cfg, device), envs, optimal),
         times=times, seed=seed, gamma=cfg.gamma, directory=directory, logger=Logger(directory, purge_step),
         engine=engine,
     )  # fmt: skip
@@ -85,17 +88,23 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None, device: torc
     return Run(trainer, envs.id, device, shown, warnings(cfg, learner.lr_schedule, envs))
 
 
-def _update(memory: Memory, learner: Learner, engine: Any, device: torch.device) -> Callable:
-    """Sampling, learning and reporting, captured as one; where the memory lies elsewhere, the learning alone. On a
-    GPU the writing of rows is captured, too."""
+def _programs(engine: Any, place: torch.device) -> Programs:
+    """The programs that an engine makes; rows are written by one on a GPU alone, `place` is where the memory lies."""
+    return Programs(
+        act=partial(engine.capture, small=True),
+        write=engine.capture if place.type == "cuda" else as_written,
+        update=engine.capture,
+        tick=engine.capture,
+    )
+
+
+def _update(memory: Memory, learner: Learner, programs: Programs, device: torch.device) -> Callable:
+    """Sampling, learning and reporting as one program; where the memory lies elsewhere, the learning alone. Where a
+    batch is taken apart, one gradient step is the program (learning.learner): all in one would be a very long one."""
 
     def capture(step: Callable) -> Callable:
-        return engine.capture(step, learner.optimizer) if learner.passes is None else step
+        return programs.update(step, learner.optimizer) if learner.passes is None else step
 
-    if memory.ring.device.type == "cuda":
-        memory.ring.write = engine.capture(memory.ring.write)
-    if learner.passes is not None:  # one gradient step is the program: all of them in one would be a very long one
-        learner.descend_rows = engine.capture(learner.descend_rows, learner.optimizer)
     if memory.ring.device.type == device.type:
         return capture(partial(_once, memory, learner.update))
     names: list[str] = []  # of a batch's tensors, in the order in which a captured step is given them

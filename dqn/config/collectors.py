@@ -16,39 +16,36 @@ from dqn.acting.tensor_collector import TensorCollector
 from dqn.config import parts
 from dqn.envs.gym import GymEnvs
 from dqn.envs.tensor.envs import TensorEnvs
+from dqn.programs import Prepare
 from dqn.replay.stage import Stage
 from dqn.seeding import stream
 
 STAGE_TICKS, STAGE_BYTES = 256, 2**26  # rows gathered, at most, and what they show, before they go to the ring
 
 
-def chosen(cfg: DictConfig, envs: Any, actor: Actor, rows: int, engine: Any) -> Any:
+def make_collector(cfg: DictConfig, envs: Any, actor: Actor, rows: int, tick: Prepare) -> Any:
     """What acts in the environments, where there is something to act in; a ring of few `rows` gets small blocks."""
     if "path" in cfg.replay:
         return Offline(envs)
     seen = envs.num_envs * prod(envs.spec.obs_shape) * envs.spec.obs_dtype.itemsize
     ticks = max(1, min(STAGE_TICKS, STAGE_BYTES // seen, rows // 4))
     if isinstance(envs, TensorEnvs):
-        return TensorCollector(envs, actor, ticks, engine.capture)
+        return TensorCollector(envs, actor, ticks, tick)
     stage = partial(Stage, envs.spec, envs.num_envs, ticks, actor.network.state_size, told=len(envs.told))
     if cfg.execution.actor == "local":
-        return _local(envs, actor, engine, stage)
+        return Collector(envs, actor, stage())
     plain = OmegaConf.to_container(OmegaConf.merge(cfg, {"run": None}), resolve=True)  # which names the time of day
-    return RemoteCollector(partial(elsewhere, plain, stage), stage, envs, actor.network)
+    return RemoteCollector(partial(make_in_child, plain, stage), stage, envs, actor.network)
 
 
-def _local(envs: GymEnvs, actor: Actor, engine: Any, stage: Callable[[], Stage]) -> Collector:
-    actor.policy = engine.capture(actor.policy, small=True)
-    return Collector(envs, actor, stage())
-
-
-def elsewhere(plain: Any, stage: Callable[[], Stage]) -> Collector:
+def make_in_child(plain: Any, stage: Callable[[], Stage]) -> Collector:
     """A collector for this process alone, on its CPU, from a run's configuration as plain values."""
     cfg, cpu = cast(DictConfig, OmegaConf.create(plain)), torch.device("cpu")
     torch.set_num_threads(cfg.execution.threads)
     torch.manual_seed(stream(cfg.seed, "acting"))
     envs = cast(GymEnvs, parts.environments(cfg))
     network = parts.first_network(cfg, envs.spec)
-    actor = parts.actor(cfg, network, cpu, envs.num_envs)
+    act = partial(parts.engine(cfg, cpu, 0).capture, small=True)
+    actor = parts.actor(cfg, network, cpu, envs.num_envs, act)
     network.draw_from(actor.generator)
-    return _local(envs, actor, parts.engine(cfg, cpu, 0), stage)
+    return Collector(envs, actor, stage())

@@ -15,6 +15,7 @@ from dqn.config import parts
 from dqn.errors import UsageError
 from dqn.networks.qnetwork import QNetwork
 from dqn.ops.schedules import Constant
+from dqn.programs import Prepare
 from dqn.seeding import stream
 from dqn.tracking.episode_info import summary
 from dqn.tracking.evaluation import known_values, play
@@ -39,11 +40,11 @@ class Evaluator:
         cfg: DictConfig,
         network: QNetwork,
         device: torch.device,
-        engine: Any,
+        prepare: Prepare,
         training: Any = None,
         optimal: Any = None,
     ):
-        self.cfg, self.network, self.device, self.engine = cfg, network, device, engine
+        self.cfg, self.network, self.device, self.prepare = cfg, network, device, prepare
         self.training = training if cfg.tracking.evaluate_in == "training" else None
         self.optimal = optimal  # Q* of states that are seen, where it is known
         self.envs: Any = None
@@ -105,9 +106,9 @@ class Evaluator:
     def _actor(self, environments: int) -> Actor:
         """One that acts in so many environments, and remembers nothing yet."""
         if environments not in self.actors:
-            made = Actor(self.network, EpsilonGreedy(self.epsilon), self.device, self.generator, environments)
-            made.policy = self.engine.capture(made.policy, small=True)
-            self.actors[environments] = made
+            self.actors[environments] = Actor(
+                self.network, EpsilonGreedy(self.epsilon), self.device, self.generator, environments, self.prepare
+            )
         actor = self.actors[environments]
         actor.forget(np.ones(environments, bool))
         return actor

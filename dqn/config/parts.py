@@ -25,7 +25,6 @@ from dqn.envs.make import make
 from dqn.envs.tensor.envs import TensorEnvs
 from dqn.envs.vector_of_one import Alone
 from dqn.errors import RunError, UsageError
-from dqn.execution.engines import Eager
 from dqn.learning.learner import Learner
 from dqn.learning.minibatches import Passes
 from dqn.learning.objective import Objective
@@ -33,6 +32,7 @@ from dqn.networks.fitting import automatic
 from dqn.networks.qnetwork import QNetwork
 from dqn.networks.records import inner
 from dqn.ops.clock import Times
+from dqn.programs import Plain, Prepare, as_written
 from dqn.replay.dataset import behind, count
 from dqn.replay.frames import frame
 from dqn.replay.memory import Memory
@@ -194,7 +194,7 @@ def times(cfg: DictConfig) -> Times:
     return Times(**given, target_period=cfg.target.period)
 
 
-def learner(cfg: DictConfig, online: QNetwork, device: torch.device) -> Learner:
+def learner(cfg: DictConfig, online: QNetwork, device: torch.device, prepare: Prepare = as_written) -> Learner:
     """What learns, with its loss and the way it takes a batch."""
     taken = (cfg.passes.epochs, cfg.passes.minibatches)
     passes = Passes(*taken, generator(cfg.seed, "minibatches", device)) if taken != (1, 1) else None
@@ -212,11 +212,18 @@ def learner(cfg: DictConfig, online: QNetwork, device: torch.device) -> Learner:
         lr(0)
     with making("optimizer"):
         optimizer, objective = instantiate(cfg.optimizer), Objective(backup, transform, cfg.lambda_, terms)
-        return Learner(online, objective, optimizer, cfg.target.polyak, cfg.max_grad_norm, lr, passes, noise)
+        return Learner(online, objective, optimizer, cfg.target.polyak, cfg.max_grad_norm, lr, passes, noise, prepare)
 
 
 def memory(
-    cfg: DictConfig, spec: Spec, sampler: Any, num_envs: int, state_size: int, device: torch.device, directory: Path
+    cfg: DictConfig,
+    spec: Spec,
+    sampler: Any,
+    num_envs: int,
+    state_size: int,
+    device: torch.device,
+    directory: Path,
+    prepare: Prepare = as_written,
 ) -> Memory:
     """The replay memory, filled where experience is given."""
     replay, sequence = cfg.replay, cfg.replay.length > 1 or state_size > 0
@@ -229,7 +236,7 @@ def memory(
     stride = replay.stride if sequence else None
     shape = (capacity, columns, window, device, stride, state_size)
     try:
-        ring = Ring(kept, *shape, file, stack, padding)
+        ring = Ring(kept, *shape, file, stack, padding, prepare)
     except (MemoryError, RuntimeError) as error:
         size = Ring.bytes_for(kept, capacity, columns, window, state_size, stride, stack) / 2**30
         raise UsageError(
@@ -243,23 +250,34 @@ def memory(
     )  # fmt: skip
 
 
-def actor(cfg: DictConfig, network: QNetwork, device: torch.device, num_envs: int) -> Actor:
-    """What acts while a run learns, with luck of its own."""
+def actor(
+    cfg: DictConfig, network: QNetwork, device: torch.device, num_envs: int, prepare: Prepare = as_written
+) -> Actor:
+    """What acts while a run learns, with random numbers of its own."""
     with making("exploration"):
         exploration = instantiate(cfg.exploration)
         exploration.rate(0)
-    return Actor(network, exploration, device, generator(cfg.seed, "exploration", device), num_envs)
+    return Actor(network, exploration, device, generator(cfg.seed, "exploration", device), num_envs, prepare)
 
 
 def engine(cfg: DictConfig, device: torch.device, updates: int) -> Any:
-    """What runs the steps of a device, `updates` of them."""
+    """What makes programs of the steps on a device, `updates` of them to come."""
     with making("execution.engine"):
         return instantiate(cfg.execution.engine)(device, updates)
 
 
-def acting_engine(device: torch.device) -> Any:
-    """What runs a policy where nothing is learnt."""
-    return Eager(device, 0)
+def gradient_steps(cfg: DictConfig) -> int:
+    """Gradient steps in one update."""
+    return cfg.passes.epochs * cfg.passes.minibatches
+
+
+def acting_program(cfg: DictConfig, device: torch.device) -> Prepare:
+    """What makes a program of a policy where nothing is learnt."""
+    if cfg.execution.engine._target_ == f"{Plain.__module__}.{Plain.__qualname__}":
+        return as_written
+    from dqn.execution.engines import Eager
+
+    return partial(Eager(device, 0).capture, small=True)
 
 
 def sampler(cfg: DictConfig) -> Any:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dqn.learning.optimizer import begin
 from dqn.learning.parameter_vector import ParameterVector
+from dqn.programs import Prepare, as_written
 from dqn.types import Batch
 
 SHARED = "normalizer."  # what begins so in a network's state is one and the same in the target network
@@ -37,6 +38,7 @@ class Learner:
         lr_schedule: Callable[[int], float] | None = None,
         passes: Any = None,
         generators: tuple[torch.Generator, torch.Generator] | None = None,
+        prepare: Prepare = as_written,
     ):
         if polyak is not None and not 0 < polyak <= 1:
             raise ValueError(f"target.polyak must be in (0, 1], got {polyak}")
@@ -64,6 +66,7 @@ class Learner:
         if any(group.get("dampening") for group in self.optimizer.param_groups):
             raise ValueError("optimizer.dampening must be 0: torch leaves it out of the first step alone")
         begin(self.optimizer)
+        self.descend_program = prepare(self.descend_rows, self.optimizer)  # of one minibatch
         self.lr_schedule = lr_schedule
         self.lr = [group["lr"] for group in self.optimizer.param_groups]
 
@@ -81,7 +84,7 @@ class Learner:
         flat = self.passes.flatten(batch, atoms, probs)
         stats = torch.zeros(len(STATS), device=atoms.device)
         for rows in self.passes.rows(len(flat[0]), flat[0].device):
-            stats = stats + self.descend_rows(rows, *flat)  # at once: a captured step writes over its results
+            stats = stats + self.descend_program(rows, *flat)  # added at once: a program writes over its results
         return stats / self.steps, None
 
     def descend_rows(self, rows: Tensor, *flat: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dqn.programs import Prepare, as_written
 from dqn.replay.frames import newest, prove, whole
 from dqn.replay.storage import blank, tensor_dtype
 from dqn.types import Rows, Spec
@@ -44,13 +45,14 @@ class Ring:
     def __init__(
         self, spec: Spec, capacity: int, num_envs: int, window: int = 1, device: torch.device | str = "cpu",
         stride: int | None = None, state_size: int = 0, file: Path | None = None, frame_stack: int = 1,
-        frame_padding: str = "reset",
+        frame_padding: str = "reset", prepare: Prepare = as_written,
     ):  # fmt: skip
         if min(capacity, window, frame_stack, 1 if stride is None else stride) < 1:
             raise ValueError(
                 "a ring needs capacity, window, stride and frame_stack ≥ 1, got "
                 f"{capacity}, {window}, {stride} and {frame_stack}"
             )
+        self.write_program = prepare(self.write)
         self.stride, self.kept = stride, ceil(capacity / num_envs / (stride or 1))
         if frame_padding not in ("reset", "zero"):
             raise ValueError(f"replay.frame_padding must be reset or zero, got {frame_padding!r}")
@@ -131,7 +133,7 @@ class Ring:
         ticks, ends = len(rows.action), [] if rows.splits is None else [rows.splits, rows.final_obs]
         if (most := ticks * (2 if ends else 1)) >= self.rows:
             raise ValueError(f"a block of {ticks} ticks does not fit a ring of {self.rows} rows: raise replay.capacity")
-        (slot,) = self.write(*map(self._block, (*(getattr(rows, f) for f in self.fields), *ends)))
+        (slot,) = self.write_program(*map(self._block, (*(getattr(rows, f) for f in self.fields), *ends)))
         if self.before and self.fresh:
             at = torch.as_tensor(slot * self.num_envs + self.here["env"])
             prove(self.look(at), self._block(rows.obs)[:-1], self.before + 1, self.padding)
@@ -139,7 +141,8 @@ class Ring:
 
     def write(self, *given: Any) -> tuple[Any]:
         """What `extend` does with a block's fields [K, E] (obs [K+1, E, ...]), and where episodes end so that a row
-        stands between, with `splits` and `final_obs`; an engine may capture it. Gives the slots [K, E]."""
+        stands between, with `splits` and `final_obs`. `prepare` makes the program of it that runs. Gives the slots
+        [K, E]."""
         block, ends = dict(zip(self.fields, given, strict=False)), given[len(self.fields) :]
         block["obs"] = newest(block["obs"], self.obs)
         here, written, env, ticks = self.here, self.here["written"], self.here["env"], len(block["action"])

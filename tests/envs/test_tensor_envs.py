@@ -154,5 +154,5 @@ def test_nothing_leaves_the_gpu_between_two_lines_of_the_log(wired, recipe, exec
     trainer.write_log()
     assert len(trainer.meter.recent) > ended
     if execution == "cudagraph":  # acting and stepping, and the writing of what came of it
-        for step in (trainer.collector.tick, trainer.memory.ring.write):
+        for step in (trainer.collector.program, trainer.memory.ring.write_program):
             assert any(found.graph is not None for found in step.ready.values())

@@ -124,7 +124,7 @@ def test_every_policy_in_numpy_acts_as_written(small, recipe):
     actor.rate.fill_(0.5)
     seen = [torch.randint(10, (envs,), generator=torch.Generator().manual_seed(i)) for i in range(100)]
     before = actor.generator.get_state(), [g.get_state() for g in run.learner.generators]
-    policy = actor.policy.step if isinstance(actor.policy, engines.Lazy) else actor.policy  # as it is written
+    policy = actor.policy  # as it is written
     written = [policy(obs, actor.before)[0].tolist() for obs in seen]
     actor.generator.set_state(before[0])
     for generator, state in zip(run.learner.generators, before[1], strict=True):
