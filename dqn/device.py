@@ -41,7 +41,7 @@ def choose_place(name: str, device: torch.device) -> torch.device:
     return torch.device("cpu") if name in ("cpu", "memmap") else device
 
 
-def flushed(step: Callable) -> Callable:
+def flush_denormals(step: Callable) -> Callable:
     """The step with numbers too small to be normal taken as zero on a CPU, and only there: it is a state of the
     processor. Adam's averages of a weight without gradient become such, and are slow to compute with."""
 

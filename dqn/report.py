@@ -67,12 +67,12 @@ def columns(runs: Sequence[Finished]) -> list[str]:
     part where the part itself differs."""
     names = sorted({name for run in runs for name in run.options}, key=lambda name: (name not in FIRST, len(name)))
     values = {name: tuple(run.options.get(name, "") for run in runs) for name in names}
-    told: dict[tuple[str, ...], str] = {}
+    first_of: dict[tuple[str, ...], str] = {}
     for name in names:
         parents = [name[:end] for end in range(len(name)) if name[end] == "."]
         if len({*values[name]}) > 1 and not any(len({*values.get(parent, "-")}) > 1 for parent in parents):
-            told.setdefault(values[name], name)
-    return sorted(told.values(), key=lambda name: (name not in FIRST, "." in name, name))
+            first_of.setdefault(values[name], name)
+    return sorted(first_of.values(), key=lambda name: (name not in FIRST, "." in name, name))
 
 
 def table(directories: Sequence[Path]) -> str:

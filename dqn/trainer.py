@@ -60,7 +60,11 @@ class Trainer:
         self.saved_at, self.drawn = -1, ()
         recorded = float(self.memory.ring.reward.nan_to_num().abs().max())
         self.meter = Meter(
-            STATS, self.learner.parameters[0].device, self.collector.num_envs, recorded, self.collector.envs.told
+            STATS,
+            self.learner.parameters[0].device,
+            self.collector.num_envs,
+            recorded,
+            self.collector.envs.episode_info,
         )
         self.checkpoints = Checkpoints(self.directory / "checkpoints")
         self.saved_rows = torch.zeros_like(self.memory.ring.written)
@@ -113,7 +117,7 @@ class Trainer:
             return
         with self.meter.timed("update"):
             self.learner.set_lr(self.env_steps)
-            self.memory.at(self.env_steps)
+            self.memory.anneal(self.env_steps)
             self.learner.online.refresh()
             for _ in range(updates):
                 stats, self.drawn = self.update()
@@ -173,8 +177,8 @@ class Trainer:
         if logged and not self.stop:  # it is whole
             known = {f"qstar/{k}": v for k, v in result.get("known_q", {}).items() if k.endswith("_error")}
             numbers = {"return": result["mean"], "std": result["std"], "length": float(np.mean(result["lengths"]))}
-            told = {f"info/{k}": v["mean"] for k, v in result.get("info", {}).items() if v["mean"] is not None}
-            numbers |= told
+            episode_info = {f"info/{k}": v["mean"] for k, v in result.get("info", {}).items() if v["mean"] is not None}
+            numbers |= episode_info
             self.logger.scalars({**{f"evaluation/{k}": v for k, v in numbers.items()}, **known}, self.env_steps)
         return result
 
@@ -264,8 +268,8 @@ class Trainer:
         yield f"counters: {self.env_steps:,} env_steps, {self.updates:,} updates"
 
     def state(self) -> dict[str, Tensor]:
-        luck = torch.get_rng_state()  # for parts that draw from torch's own stream
-        return {**self.meter.episodes.state(), "torch": luck}
+        rng_state = torch.get_rng_state()  # for parts that draw from torch's own stream
+        return {**self.meter.episodes.state(), "torch": rng_state}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Bring the environments back: begin the last point again and replay the actions since."""

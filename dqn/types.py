@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 OBSERVATION, MASK = "observation", "action_mask"  # parts of a record: what is no Dict, and the legal actions
-TOLD = "told"  # in the info of a step that ends an episode: the values that tracking.info names
+EPISODE_INFO = "episode_info"  # in the info of a step that ends an episode: the values that tracking.info names
 ILLEGAL = -1e30  # q of an action that may not be taken: never a maximum, no weight in a softmax, and finite: 0 · q = 0
 
 
@@ -38,10 +38,10 @@ class Spec:
 class Step:
     """One tick of E environments, as the adapter of the environment reports it.
 
-    `reset[e]`: this tick was not a decision but the autoreset of environment e, its action was ignored.
-    `final_obs[e]`: the last observation of the episode that ended at this tick, where `obs[e]` already belongs
-    to the next one (autoreset modes SAME_STEP and DISABLED; None in NEXT_STEP, and at ticks where nothing ended).
-    `told[e]`: the values that tracking.info names, where an episode of environment e ended; NaN where there is none.
+    `reset[e]`: this tick was not a decision but the autoreset of environment e, its action was ignored. `final_obs[e]`:
+    the last observation of the episode that ended at this tick, where `obs[e]` already belongs to the next one
+    (autoreset modes SAME_STEP and DISABLED; None in NEXT_STEP, and at ticks where nothing ended). `episode_info[e]`:
+    the values that tracking.info names, where an episode of environment e ended; NaN where there is none.
     """
 
     obs: np.ndarray  # [E, ...] what is seen after the tick
@@ -50,7 +50,7 @@ class Step:
     truncated: np.ndarray  # [E] bool
     reset: np.ndarray  # [E] bool
     final_obs: np.ndarray | None = None  # [E, ...], valid where done
-    told: np.ndarray | None = None  # [E, I], valid where done
+    episode_info: np.ndarray | None = None  # [E, I], valid where done
 
     @property
     def begins(self) -> np.ndarray:
@@ -71,7 +71,7 @@ class Rows:
     final_obs: Any = None  # [K, E, ...] valid where done and used only if `splits`
     splits: Any = None  # [K, E] bool: the episode ended here and obs[k+1] belongs to the next one
     core: Any = None  # [K, E, S] what the network's core remembered before each tick
-    told: Any = None  # [K, E, I] the values that tracking.info names, valid where an episode ended
+    episode_info: Any = None  # [K, E, I] the values that tracking.info names, valid where an episode ended
 
 
 @dataclass

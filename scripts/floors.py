@@ -99,7 +99,7 @@ def fill(run: build.Run) -> None:
     trainer.learner.set_lr(enough)
     if not trainer.memory.ready():
         raise RunError(f"The memory cannot be drawn from after {enough:,} env_steps: raise learning_starts.")
-    trainer.memory.at(enough)
+    trainer.memory.anneal(enough)
 
 
 def timed(step: Callable[[], Any], calls: int, device: torch.device) -> float:

@@ -127,14 +127,20 @@ def upload(x: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
 
 def changed(func: Any, args: Any, kwargs: Any) -> list[Any]:
     """What an operation writes to."""
-    told = enumerate(func._schema.arguments)
-    return [args[i] if i < len(args) else kwargs.get(a.name) for i, a in told if a.alias_info and a.alias_info.is_write]
+    episode_info = enumerate(func._schema.arguments)
+    return [
+        args[i] if i < len(args) else kwargs.get(a.name)
+        for i, a in episode_info
+        if a.alias_info and a.alias_info.is_write
+    ]
 
 
 def fresh(func: Any, out: Any) -> list[torch.Tensor]:
     """What an operation makes."""
-    told = func._schema.returns
-    parts = [x for x, a in zip([out] if len(told) == 1 else out or [], told, strict=True) if not a.alias_info]
+    episode_info = func._schema.returns
+    parts = [
+        x for x, a in zip([out] if len(episode_info) == 1 else out or [], episode_info, strict=True) if not a.alias_info
+    ]
     return [x for x in tree_leaves(parts) if isinstance(x, torch.Tensor)]
 
 

@@ -38,9 +38,9 @@ def play(mode, num_envs, n, lengths, ending, ticks=120, capacity=10_000, blocks=
     stage, rng, obs = Stage(envs.spec, num_envs, max(blocks)), np.random.default_rng(0), envs.reset(seed=40)
     for tick in range(ticks):
         action = rng.integers(3, size=num_envs)
-        stage.decide(obs, action)
+        stage.record_decision(obs, action)
         step = envs.step(action)
-        stage.happen(step)
+        stage.record_step(step)
         obs = step.obs
         if stage.used >= blocks[tick % len(blocks)]:
             memory.ring.extend(stage.take(obs))

@@ -433,14 +433,14 @@ class Image(OneState):
 
 
 class Odd(Counting):
-    """Counting that tells more than it should: `told` at a step, of a length that changes, rewards as arrays; it may
-    raise when it is made or closed, kill its process at a step, or show `shown`."""
+    """Counting that tells more than it should: `episode_info` at a step, of a length that changes, rewards as arrays;
+    it may raise when it is made or closed, kill its process at a step, or show `shown`."""
 
-    def __init__(self, told=None, reward="float", raises=None, die_at=None, shown=None, pause=0.0, **kwargs):
+    def __init__(self, episode_info=None, reward="float", raises=None, die_at=None, shown=None, pause=0.0, **kwargs):
         super().__init__(**kwargs)
         if raises == "made" or (raises == "made elsewhere" and multiprocessing.parent_process()):
             raise RuntimeError("no data here")
-        self.told, self.reward, self.raises, self.die_at = told, reward, raises, die_at
+        self.episode_info, self.reward, self.raises, self.die_at = episode_info, reward, raises, die_at
         self.shown, self.pause, self.count = shown, pause, 0
 
     def step(self, action):
@@ -449,21 +449,29 @@ class Odd(Counting):
         time.sleep(self.pause)
         if self.count == self.die_at:
             os._exit(9)
-        told = {"array": np.zeros(self.count % 3), "mixed": [None, 1, "a"][self.count % 3], "mask": None}.get(self.told)
-        info = {"action_mask": np.ones(3, bool)} if self.told == "mask" else {self.told: told} if self.told else {}
-        info = {"action_mask": [1] * (2 + self.count)} if self.told == "ragged mask" else info
+        episode_info = {"array": np.zeros(self.count % 3), "mixed": [None, 1, "a"][self.count % 3], "mask": None}.get(
+            self.episode_info
+        )
+        info = (
+            {"action_mask": np.ones(3, bool)}
+            if self.episode_info == "mask"
+            else {self.episode_info: episode_info}
+            if self.episode_info
+            else {}
+        )
+        info = {"action_mask": [1] * (2 + self.count)} if self.episode_info == "ragged mask" else info
         reward = {"float": reward, "array": np.array([reward]), "int": np.int64(reward), "word": "much"}[self.reward]
         return obs if self.shown is None else self.shown, reward, terminated, truncated, None if info == {} else info
 
     def reset(self, **kwargs):
-        return super().reset(**kwargs)[0], {"action_mask": [1] * 3} if self.told == "ragged mask" else {}
+        return super().reset(**kwargs)[0], {"action_mask": [1] * 3} if self.episode_info == "ragged mask" else {}
 
     def close(self):
         if self.raises == "closed":
             raise OSError("no way back")
 
 
-def told(episode, steps, over):
+def episode_info(episode, steps, over):
     """What an episode tells at a step: a cost that grows, whether it is a success at its end, and much that is odd."""
     info = {"cost": 100.0 * episode + steps, "path": "a" * steps, "shape": np.zeros(steps), "list": [None] * steps}
     metrics = {"metrics": {"r": np.float32(steps), "deep": {"n": steps}}}
@@ -481,7 +489,7 @@ class Telling(Counting):
 
     def step(self, action):
         obs, reward, terminated, truncated, _ = super().step(action)
-        return obs, reward, terminated, truncated, told(self.episode, self.step_, terminated or truncated)
+        return obs, reward, terminated, truncated, episode_info(self.episode, self.step_, terminated or truncated)
 
 
 class TellingVector(VectorEnv):

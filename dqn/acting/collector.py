@@ -48,11 +48,11 @@ class Collector:
         while now < until and not self.stage.full:
             t0 = perf_counter()
             action = self.actor.act(self.obs, now)
-            self.stage.decide(self.obs, action, self.actor.before)
+            self.stage.record_decision(self.obs, action, self.actor.before)
             t1 = perf_counter()
             step = self.envs.step(action)
             t2 = perf_counter()
-            self.stage.happen(step)
+            self.stage.record_step(step)
             if self.actor.remembers:
                 self.actor.forget(step.begins)
             self.actions.append(action)
@@ -71,8 +71,8 @@ class Collector:
         self.actor.forget(everywhere)
         if not begun:
             return None
-        self.stage.decide(last, np.zeros(self.num_envs, np.int64))
-        self.stage.happen(Step(self.obs, np.zeros(self.num_envs), ~everywhere, ~everywhere, everywhere))
+        self.stage.record_decision(last, np.zeros(self.num_envs, np.int64))
+        self.stage.record_step(Step(self.obs, np.zeros(self.num_envs), ~everywhere, ~everywhere, everywhere))
         return self.stage.take(self.obs)
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from dqn.config.compatible import check_compatible, warnings
 from dqn.config.evaluator import Evaluator
 from dqn.config.schema import check
 from dqn.config.summary import card, plan
-from dqn.device import choose_device, choose_place, flushed
+from dqn.device import choose_device, choose_place, flush_denormals
 from dqn.learning.learner import Learner
 from dqn.networks.records import inner
 from dqn.programs import Programs, as_written
@@ -79,7 +79,7 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None, device: torc
     collector = collectors.make_collector(cfg, envs, actor, memory.ring.rows, programs.tick)
     trainer = Trainer(
         collector=collector, actor=actor, memory=memory, learner=learner,
-        update=flushed(_update(memory, learner, programs, device)),
+        update=flush_denormals(_update(memory, learner, programs, device)),
         evaluate=Evaluator(cfg, online, device, parts.acting_program(cfg, device), envs, optimal),
         times=times, seed=seed, gamma=cfg.gamma, directory=directory, logger=Logger(directory, purge_step),
         engine=engine,

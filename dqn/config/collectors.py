@@ -10,8 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from dqn.acting.actor import Actor
 from dqn.acting.collector import Collector
+from dqn.acting.fixed_lag import FixedLagCollector
 from dqn.acting.offline import Offline
-from dqn.acting.process_collector import RemoteCollector
+from dqn.acting.process import ProcessTransport
 from dqn.acting.tensor_collector import TensorCollector
 from dqn.config import parts
 from dqn.envs.gym import GymEnvs
@@ -31,11 +32,14 @@ def make_collector(cfg: DictConfig, envs: Any, actor: Actor, rows: int, tick: Pr
     ticks = max(1, min(STAGE_TICKS, STAGE_BYTES // seen, rows // 4))
     if isinstance(envs, TensorEnvs):
         return TensorCollector(envs, actor, ticks, tick)
-    stage = partial(Stage, envs.spec, envs.num_envs, ticks, actor.network.state_size, told=len(envs.told))
+    stage = partial(
+        Stage, envs.spec, envs.num_envs, ticks, actor.network.state_size, episode_info=len(envs.episode_info)
+    )
     if cfg.execution.actor == "local":
         return Collector(envs, actor, stage())
     plain = OmegaConf.to_container(OmegaConf.merge(cfg, {"run": None}), resolve=True)  # which names the time of day
-    return RemoteCollector(partial(make_in_child, plain, stage), stage, envs, actor.network)
+    transport = ProcessTransport(partial(make_in_child, plain, stage), stage, actor.network)
+    return FixedLagCollector(transport, envs)
 
 
 def make_in_child(plain: Any, stage: Callable[[], Stage]) -> Collector:

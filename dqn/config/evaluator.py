@@ -77,9 +77,9 @@ class Evaluator:
         try:
             with EvaluationProgress(episodes) as progress:
                 result = play(actor, envs, episodes, stream(seed, "evaluation"), cap, stop, progress)
-            told = result.pop("told")
-            if envs.told:
-                result["info"] = summary(envs.told, told)
+            episode_info = result.pop("episode_info")
+            if envs.episode_info:
+                result["info"] = summary(envs.episode_info, episode_info)
             if self.optimal is not None:
                 h = instantiate(self.cfg.transform)
                 result["known_q"] = known_values(self.network, self.optimal, self.device, self.cfg.gamma, h)

@@ -68,14 +68,16 @@ def environments(cfg: DictConfig, device: torch.device | str = "cpu", **changes:
         return TensorEnvs(world, options["num_envs"], device, options["max_episode_steps"])
     if OmegaConf.is_missing(cfg.env, "id"):
         raise UsageError("env.id has no value: name a Gymnasium environment with env.id=NAME.")
-    told = cfg.tracking.get("info") or ()  # a run of an earlier version has none
+    episode_info = cfg.tracking.get("info") or ()  # a run of an earlier version has none
     options: dict[str, Any] = {**OmegaConf.to_container(cfg.env, resolve=True), **changes, "wrappers": wrappers}  # type: ignore[dict-item]
-    options["told"] = tuple(told)
+    options["episode_info"] = tuple(episode_info)
     envs = make(**options)
     same = (options["vectorization"], options["autoreset"]) == ("sync", "same_step")
     if not same or not Alone.fits(envs):
         return envs
-    return Alone(envs.envs, "none" if envs.silent else "auto", max_actions=envs.max_actions, told=envs.told)
+    return Alone(
+        envs.envs, "none" if envs.silent else "auto", max_actions=envs.max_actions, episode_info=envs.episode_info
+    )
 
 
 def evaluation_environments(cfg: DictConfig, count: int) -> GymEnvs | TensorEnvs:

@@ -12,7 +12,7 @@ from dqn.envs.interface import Interface
 from dqn.envs.spaces import MAX_ACTIONS, Actions, mask_path, replaced
 from dqn.envs.wrappers import EnvironmentFailure, close
 from dqn.errors import UsageError
-from dqn.types import MASK, TOLD, Step
+from dqn.types import EPISODE_INFO, MASK, Step
 
 
 class GymEnvs:
@@ -20,15 +20,15 @@ class GymEnvs:
 
     Whether there are action masks is asked by a reset, unless `action_mask` is `none`: a second environment, which only
     would be asked, could not be made where just one can exist. `limit` is after how many steps an episode is cut, None
-    where it is not known to be. At most `max_actions` combinations of actions are taken. `told` are the names of the
-    values that their info tells where an episode ends. Errors: UsageError for spaces DQN cannot use.
+    where it is not known to be. At most `max_actions` combinations of actions are taken. `episode_info` are the names
+    of the values that their info tells where an episode ends. Errors: UsageError for spaces DQN cannot use.
     """
 
     def __init__(
         self, envs: VectorEnv, action_mask: str = "none", id: str | None = None, max_actions: int = MAX_ACTIONS,
-        told: Sequence[str] = (),
+        episode_info: Sequence[str] = (),
     ):  # fmt: skip
-        self.envs, self.num_envs, self.told = envs, envs.num_envs, tuple(told)
+        self.envs, self.num_envs, self.episode_info = envs, envs.num_envs, tuple(episode_info)
         self.id = id or (envs.spec.id if envs.spec else _inner_id(envs))
         mode = envs.metadata.get("autoreset_mode")
         if not isinstance(mode, AutoresetMode):
@@ -132,10 +132,10 @@ class GymEnvs:
         done = terminated | truncated
         over = self._none if self.mode is AutoresetMode.SAME_STEP else terminated
         obs, final = self._see(shown, info, self._all, over), None
-        told = self._told(info) if self.told and done.any() else None
+        episode_info = self._episode_info(info) if self.episode_info and done.any() else None
         if self.mode is AutoresetMode.NEXT_STEP:
             was, self._done = self._done, done
-            return Step(obs, reward, terminated, truncated, was, told=told)
+            return Step(obs, reward, terminated, truncated, was, episode_info=episode_info)
         if done.any() and self.mode is AutoresetMode.DISABLED:
             final = np.array(obs)
             try:
@@ -152,12 +152,12 @@ class GymEnvs:
                 )
             last = {int(e): _row(info["final_obs"], int(e)) for e in done.nonzero()[0]}
             final = self._see(replaced(shown, last), info.get("final_info", {}), done, terminated)
-        return Step(obs, reward, terminated, truncated, self._none, final, told)
+        return Step(obs, reward, terminated, truncated, self._none, final, episode_info)
 
-    def _told(self, info: Mapping[str, Any]) -> np.ndarray | None:
+    def _episode_info(self, info: Mapping[str, Any]) -> np.ndarray | None:
         """The values [E, I] that were told where an episode ended, as envs.wrappers and envs.vector put them there."""
         ends = info.get("final_info")
-        return (ends if isinstance(ends, Mapping) else info).get(TOLD)
+        return (ends if isinstance(ends, Mapping) else info).get(EPISODE_INFO)
 
     def optimal_q(self, gamma: float) -> np.ndarray | None:
         """Q* [S, A] where the world knows it (a method `optimal_q(gamma)` of its environment), else None."""

@@ -34,20 +34,19 @@ def make(
     action_mask: str = "auto",
     wrappers: Mapping[str, Callable[[gymnasium.Env], gymnasium.Env]] | None = None,
     max_actions: int = MAX_ACTIONS,
-    told: Sequence[str] = (),
+    episode_info: Sequence[str] = (),
 ) -> GymEnvs:
     """`num_envs` copies of the Gymnasium environment `id`; `imports` names the packages that register it.
 
     `vectorization`: `sync` (one process), `async` (a process each) or `vector_entry_point` (the environment's own
     vector class). `autoreset`: `next_step`, `same_step` or `disabled`; an environment's own vector class brings its
-    own. `max_episode_steps` replaces the environment's own time limit.
-    `wrappers` are put around each environment by their names, the first innermost.
-    `action_mask`: legal actions by info["action_mask"] [A], or an entry `action_mask` of a Dict observation, where the
-    environment gives them (`auto`), always (`required`) or never (`none`). A mask has the values 0 and 1 in any dtype,
-    one for each action; of MultiDiscrete actions one for each combination, [A] or [n₁, n₂, …].
-    `max_actions` is how many combinations of MultiDiscrete or MultiBinary actions are taken, at most. `told` names
-    values of the info that are handed on where an episode ends.
-    Errors: UsageError, one sentence, for an unknown environment, a missing package or spaces DQN cannot use.
+    own. `max_episode_steps` replaces the environment's own time limit. `wrappers` are put around each environment by
+    their names, the first innermost. `action_mask`: legal actions by info["action_mask"] [A], or an entry `action_mask`
+    of a Dict observation, where the environment gives them (`auto`), always (`required`) or never (`none`). A mask has
+    the values 0 and 1 in any dtype, one for each action; of MultiDiscrete actions one for each combination, [A] or [n₁,
+    n₂, …]. `max_actions` is how many combinations of MultiDiscrete or MultiBinary actions are taken, at most.
+    `episode_info` names values of the info that are handed on where an episode ends. Errors: UsageError, one sentence,
+    for an unknown environment, a missing package or spaces DQN cannot use.
     """
     mode = _checked(num_envs, vectorization, action_mask, autoreset)
     kwargs, wrappers = dict(kwargs or {}), dict(wrappers or {})
@@ -58,7 +57,7 @@ def make(
         )
     one = partial(
         make_one, id=id, imports=imports, kwargs=kwargs, limit=max_episode_steps, wrappers=wrappers,
-        max_actions=max_actions, masks=action_mask != "none", told=tuple(told),
+        max_actions=max_actions, masks=action_mask != "none", episode_info=tuple(episode_info),
     )  # fmt: skip
     with _one_sentence(id, kwargs):
         if vectorization == "vector_entry_point":
@@ -66,15 +65,15 @@ def make(
                 importlib.import_module(module)
             limit = {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
             envs = gymnasium.make_vec(id, num_envs, vectorization_mode=vectorization, **limit, **kwargs)
-            return GymEnvs(WatchedVector(envs, id, tuple(told)), action_mask, None, max_actions, told)
+            return GymEnvs(WatchedVector(envs, id, tuple(episode_info)), action_mask, None, max_actions, episode_info)
         makers = [partial(one, index) for index in range(num_envs)]
         if vectorization == "async":  # spawn: a forked child of a threaded torch may hang
             with ignore_signals():
                 workers = Workers(makers, autoreset_mode=mode, context="spawn")
             atexit.register(_end, ref(workers))
-            return GymEnvs(workers, action_mask, id, max_actions, told)
+            return GymEnvs(workers, action_mask, id, max_actions, episode_info)
         with _closed_on_failure(makers) as noted:
-            return GymEnvs(SyncVectorEnv(noted, autoreset_mode=mode), action_mask, None, max_actions, told)
+            return GymEnvs(SyncVectorEnv(noted, autoreset_mode=mode), action_mask, None, max_actions, episode_info)
 
 
 @contextmanager

@@ -9,18 +9,18 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 from dqn.envs.answers import STEP, WrongAnswer, numbers, reset_answer
 from dqn.envs.spaces import not_finite
 from dqn.envs.wrappers import EnvironmentFailure
-from dqn.types import TOLD
+from dqn.types import EPISODE_INFO
 
 
 class WatchedVector(VectorWrapper):
     """Ends the run with a sentence where an answer has another form than Gymnasium's, or where a reward or an
-    observation is not finite. Puts the values of the info that `told` names beside the masks, where an episode ended:
-    in `final_info` where the class resets in the same step, as Gymnasium's own vectors do.
+    observation is not finite. Puts the values of the info that `episode_info` names beside the masks, where an episode
+    ended: in `final_info` where the class resets in the same step, as Gymnasium's own vectors do.
     """
 
-    def __init__(self, env: VectorEnv, id: str, told: Sequence[str] = ()):
+    def __init__(self, env: VectorEnv, id: str, episode_info: Sequence[str] = ()):
         super().__init__(env)
-        self.id, self.told, self.steps = id, told, 0
+        self.id, self.episode_info, self.steps = id, episode_info, 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         try:
@@ -41,12 +41,12 @@ class WatchedVector(VectorWrapper):
         return obs, reward, terminated, truncated, self._with_told(info or {})
 
     def _with_told(self, info: dict[str, Any]) -> dict[str, Any]:
-        if not self.told:
+        if not self.episode_info:
             return info
         ends = info.get("final_info") if isinstance(info.get("final_info"), Mapping) else None
         source = info if ends is None else ends
-        rows = np.stack([numbers(source, name, self.num_envs) for name in self.told], -1)  # [E, I]
-        return {**info, TOLD: rows} if ends is None else {**info, "final_info": {**ends, TOLD: rows}}
+        rows = np.stack([numbers(source, name, self.num_envs) for name in self.episode_info], -1)  # [E, I]
+        return {**info, EPISODE_INFO: rows} if ends is None else {**info, "final_info": {**ends, EPISODE_INFO: rows}}
 
     def _refuse_unlearnable(self, did: str, given: Any) -> None:
         if isinstance(given, Mapping):

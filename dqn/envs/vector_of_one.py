@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from dqn.envs.gym import GymEnvs
-from dqn.types import TOLD, Step
+from dqn.types import EPISODE_INFO, Step
 
 
 class Alone(GymEnvs):
@@ -33,9 +33,9 @@ class Alone(GymEnvs):
         obs, reward, terminated, truncated, info = env.step(self.actions(action)[0])
         if info:
             self._no_surprise(info)
-        final, ended, cut, told = None, self._none, self._none, None
+        final, ended, cut, episode_info = None, self._none, self._none, None
         if terminated or truncated:
             final, (ended, cut) = self._one(obs), np.array([[terminated], [truncated]], bool)
-            told = info[TOLD][None] if TOLD in info else None
+            episode_info = info[EPISODE_INFO][None] if EPISODE_INFO in info else None
             obs, _ = env.reset()
-        return Step(self._one(obs), np.array((reward,), np.float64), ended, cut, self._none, final, told)
+        return Step(self._one(obs), np.array((reward,), np.float64), ended, cut, self._none, final, episode_info)

@@ -17,7 +17,7 @@ from dqn.envs.flat import flattened, odd
 from dqn.envs.spaces import FEW, MAX_ACTIONS, Actions, misfit, not_finite, without_objects
 from dqn.errors import RunError, UsageError
 from dqn.processes import end_with_parent
-from dqn.types import MASK, OBSERVATION, TOLD
+from dqn.types import EPISODE_INFO, MASK, OBSERVATION
 
 log = logging.getLogger("dqn")
 LARGEST = float(np.finfo(np.float32).max)
@@ -33,13 +33,15 @@ class Watched(gymnasium.Wrapper):
     An exception says where it happened. What the spaces do not allow, a reward or an observation that is not finite,
     and an answer of another form than Gymnasium's end the run with a sentence. Of the info that a step gives there is
     left: the mask of legal actions [A] bool, where `actions` are given to read it by, and at an episode's end the
-    values named in `told`. The last observation of an episode is copied, as Gymnasium's SAME_STEP hands it on as it is
-    while the reset may already write into its buffer.
+    values named in `episode_info`. The last observation of an episode is copied, as Gymnasium's SAME_STEP hands it on
+    as it is while the reset may already write into its buffer.
     """
 
-    def __init__(self, env: gymnasium.Env, index: int, actions: Actions | None = None, told: Sequence[str] = ()):
+    def __init__(
+        self, env: gymnasium.Env, index: int, actions: Actions | None = None, episode_info: Sequence[str] = ()
+    ):
         super().__init__(env)
-        self.index, self.actions, self.told = index, actions, told
+        self.index, self.actions, self.episode_info = index, actions, episode_info
         self.steps, self.space = 0, env.observation_space
         self.cap: int | None = None  # an episode is cut after so many steps, in evaluations
         self.length = 0  # of the running episode
@@ -81,8 +83,8 @@ class Watched(gymnasium.Wrapper):
                 kept[MASK] = np.array(self.actions.legal_of_one(info[MASK]))
             except ValueError as error:
                 raise self._broken("gave an action mask", f"one {error}, or set env.action_mask=none") from error
-        if ended and self.told:
-            kept[TOLD] = np.array([number(info or {}, name) for name in self.told])
+        if ended and self.episode_info:
+            kept[EPISODE_INFO] = np.array([number(info or {}, name) for name in self.episode_info])
         return kept
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
@@ -183,10 +185,10 @@ def make_one(
     wrappers: Mapping[str, Callable[[gymnasium.Env], gymnasium.Env]],
     max_actions: int = MAX_ACTIONS,
     masks: bool = True,
-    told: Sequence[str] = (),
+    episode_info: Sequence[str] = (),
 ) -> gymnasium.Env:
     """Environment `index` of a vector, with every space an array or a Dict of arrays, watched. `masks`: the masks of
-    its info are read; `told` are the values of its info that are handed on."""
+    its info are read; `episode_info` are the values of its info that are handed on."""
     end_with_parent()  # where it is made in a process of its own
     for module in imports:
         importlib.import_module(module)
@@ -204,7 +206,7 @@ def make_one(
         except (Exception, SystemExit) as error:
             raise UsageError(f"env.wrappers.{name} cannot be put around {id} ({error}).") from error
     actions = Actions(id, env.action_space, max_actions)
-    return Watched(flattened(env, id), index, actions if masks else None, told)
+    return Watched(flattened(env, id), index, actions if masks else None, episode_info)
 
 
 def close(env: Any) -> None:

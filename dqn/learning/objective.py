@@ -41,7 +41,7 @@ class Objective:
     def loss(self, online: Any, batch: Batch, atoms: Tensor, probs: Tensor | None) -> Loss:
         """How far the predictions are from given targets: atoms [T, B, N] and their probabilities."""
         action = batch.action
-        values = online.look(batch, slice(0, action.shape[0]))
+        values = online.values_at(batch, slice(0, action.shape[0]))
         error, td_error = online.head.loss(values, action, atoms, probs)  # [T, B]
         for term in self.terms:
             error = error + term(values, action)
@@ -62,11 +62,11 @@ class Objective:
         length, rows = batch.action.shape[0], batch.bootstrap
         if rows is None:
             rows = slice(batch.obs.shape[0] - batch.burn_in - length, None)
-        following = target.look(batch, rows)
+        following = target.values_at(batch, rows)
         backup = self.backup(
             self._returns(following),
-            lambda: self._returns(online.look(batch, rows)),
-            lambda: self._returns(target.look(batch, slice(0, length))),
+            lambda: self._returns(online.values_at(batch, rows)),
+            lambda: self._returns(target.values_at(batch, slice(0, length))),
             batch.action,
         )
         future, probs = target.head.mix(following, backup.pi, self.transform.inverse)  # [T, B, N]

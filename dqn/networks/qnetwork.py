@@ -50,7 +50,7 @@ class QNetwork(nn.Module):
         features, state = self.core(self._features(seen)[None], state)
         return self._values(features[0], mask if own is None else own), state
 
-    def look(self, batch: Batch, rows: slice | Tensor) -> Values:
+    def values_at(self, batch: Batch, rows: slice | Tensor) -> Values:
         """Values [T, B, ...] at some rows behind the burn-in: a slice, or row numbers [T, B].
 
         Without a core only those rows are looked at; a core sees all rows in turn, from the stored state, and learns

@@ -40,9 +40,9 @@ class Memory:
         """Rows that must be written behind a start before it is legal."""
         return burn_in + length - 1 + steps
 
-    def at(self, env_steps: int) -> None:
+    def anneal(self, env_steps: int) -> None:
         """Set what varies with time."""
-        self.sampler.at(env_steps)
+        self.sampler.anneal(env_steps)
 
     def ready(self) -> bool:
         return self.sampler.ready(self.ring)
@@ -66,7 +66,7 @@ class Memory:
         reward, discount, k = n_step(self._rewards(flat), terminated, done, self.gamma)
         bootstrap = ((slot + k) % ring.rows) * ring.num_envs + env
         return Batch(
-            obs=ring.look(torch.stack([flat[0], bootstrap])),
+            obs=ring.observations_at(torch.stack([flat[0], bootstrap])),
             action=ring.action.take(flat[:1]),
             reward=reward[None],
             discount=discount[None],
@@ -85,7 +85,7 @@ class Memory:
         reset = ring.reset.take(flat)  # [P+T+n, B]
         state = ring.core[slot, env]
         return Batch(
-            obs=ring.look(flat),
+            obs=ring.observations_at(flat),
             action=ring.action.take(inside),
             reward=reward,
             discount=discount,

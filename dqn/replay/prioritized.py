@@ -64,7 +64,7 @@ class Prioritized(Sampler):
         self._follow(ring)
         return super().ready(ring)
 
-    def at(self, env_steps: int) -> None:
+    def anneal(self, env_steps: int) -> None:
         self._follow(self.ring)
         self.exponent.fill_(self.schedule(env_steps))
 

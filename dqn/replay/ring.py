@@ -136,7 +136,7 @@ class Ring:
         (slot,) = self.write_program(*map(self._block, (*(getattr(rows, f) for f in self.fields), *ends)))
         if self.before and self.fresh:
             at = torch.as_tensor(slot * self.num_envs + self.here["env"])
-            prove(self.look(at), self._block(rows.obs)[:-1], self.before + 1, self.padding)
+            prove(self.observations_at(at), self._block(rows.obs)[:-1], self.before + 1, self.padding)
         self.fresh, self.moved = False, self.moved + most
 
     def write(self, *given: Any) -> tuple[Any]:
@@ -174,7 +174,7 @@ class Ring:
             return slice(first, first + len(slot)), slice(first, first + len(slot) - 1)
         return (slot, self.here["env"]), (slot[:-1], self.here["env"])
 
-    def look(self, at: Tensor) -> Tensor:
+    def observations_at(self, at: Tensor) -> Tensor:
         """Observations of rows by their places [...] in [R · E], stacks made whole: [..., *obs_shape]."""
         frames = self.shown.flatten(0, 1)
         if self.back is not None:

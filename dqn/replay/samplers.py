@@ -1,7 +1,7 @@
 """Samplers: which experience, how weighted.
 
 A sampler draws starts from the ring's FIFO: (slot [B], env [B], weight [B] or [T, B]). Before the draws the trainer
-asks `ready(ring)` and says `at(env_steps)`; after an update it says `report(slot, env, td_error, valid)`.
+asks `ready(ring)` and says `anneal(env_steps)`; after an update it says `report(slot, env, td_error, valid)`.
 """
 
 import torch
@@ -23,7 +23,7 @@ class Sampler:
         """Whether a draw is possible now; asks the device, so not within an update."""
         return len(ring) > 0
 
-    def at(self, env_steps: int) -> None:
+    def anneal(self, env_steps: int) -> None:
         """Before the updates at this time: whatever follows a schedule or the growth of the ring."""
 
     def sample(self, ring: Ring, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,16 +11,16 @@ from dqn.types import Rows, Spec, Step
 class Stage:
     """Room for `ticks` ticks of E environments. Every value is copied in, so an environment may reuse its buffers.
 
-    For each tick: `decide(obs, action)` before the environment steps, `happen(step)` after it. `state_size` is the
-    width of what the network's core remembers, 0 without one; `told` is how many values of the info are noted where an
-    episode ends. `zeros(shape, dtype)` gives the memory. The last
-    observation of an episode behind which the next has begun gets a row of its own, as in the ring, where there is one
-    environment; of many it lies beside their rows (`splits`), or they would not stay in step.
+    For each tick: `record_decision(obs, action)` before the environment steps, `record_step(step)` after it.
+    `state_size` is the width of what the network's core remembers, 0 without one; `episode_info` is how many values of
+    the info are noted where an episode ends. `zeros(shape, dtype)` gives the memory. The last observation of an episode
+    behind which the next has begun gets a row of its own, as in the ring, where there is one environment; of many it
+    lies beside their rows (`splits`), or they would not stay in step.
     """
 
     def __init__(
         self, spec: Spec, num_envs: int, ticks: int, state_size: int = 0, zeros: Callable[..., np.ndarray] = np.zeros,
-        told: int = 0,
+        episode_info: int = 0,
     ):  # fmt: skip
         self.alone = num_envs == 1
         shape = (ticks + self.alone, num_envs)
@@ -30,38 +30,38 @@ class Stage:
         self.action, self.reward = zeros(shape, np.int64), zeros(shape, real)
         self.terminated, self.truncated, self.reset, self.splits = (zeros(shape, bool) for _ in range(4))
         self.core = zeros((*shape, state_size), real) if state_size else None
-        self.told = zeros((*shape, told), np.float64) if told else None
-        if self.told is not None:
-            self.told.fill(np.nan)
+        self.episode_info = zeros((*shape, episode_info), np.float64) if episode_info else None
+        if self.episode_info is not None:
+            self.episode_info.fill(np.nan)
         self.ticks, self.used = ticks, 0
 
     @property
     def full(self) -> bool:
         return self.used >= self.ticks
 
-    def decide(self, obs: np.ndarray, action: np.ndarray, core: torch.Tensor | None = None) -> None:
+    def record_decision(self, obs: np.ndarray, action: np.ndarray, core: torch.Tensor | None = None) -> None:
         self.obs[self.used] = obs
         self.action[self.used] = action
         if self.core is not None and core is not None:
             self.core[self.used] = core.numpy(force=True)
 
-    def happen(self, step: Step) -> None:
+    def record_step(self, step: Step) -> None:
         t = self.used
         self.reward[t] = step.reward
         self.terminated[t] = step.terminated
         self.truncated[t] = step.truncated
         self.reset[t] = step.reset
-        if self.told is not None:
-            self.told[t] = np.nan if step.told is None else step.told
+        if self.episode_info is not None:
+            self.episode_info[t] = np.nan if step.episode_info is None else step.episode_info
         self.used = t + 1
         if step.final_obs is None:
             self.splits[t] = False
         elif self.alone:
             nothing = np.zeros(1, bool)
-            self.decide(step.final_obs, np.zeros(1, np.int64))
+            self.record_decision(step.final_obs, np.zeros(1, np.int64))
             if self.core is not None:
                 self.core[t + 1] = 0.0
-            self.happen(Step(step.obs, np.zeros(1), nothing, nothing, ~nothing))
+            self.record_step(Step(step.obs, np.zeros(1), nothing, nothing, ~nothing))
         else:
             self.final_obs[t], self.splits[t] = step.final_obs, step.terminated | step.truncated
 
@@ -81,7 +81,7 @@ class Stage:
             self.truncated[:k],
             self.reset[:k],
             core=None if self.core is None else self.core[:k],
-            told=None if self.told is None else self.told[:k],
+            episode_info=None if self.episode_info is None else self.episode_info[:k],
         )
         if self.splits[:k].any():
             rows.final_obs, rows.splits = self.final_obs[:k], self.splits[:k]

@@ -11,7 +11,7 @@ from dqn.types import Rows
 log = logging.getLogger("dqn")
 
 
-class Told:
+class EpisodeInfo:
     """Gathers the named values of the episodes that end, between two lines of the log."""
 
     def __init__(self, names: Sequence[str]):
@@ -21,12 +21,12 @@ class Told:
 
     def note(self, rows: Rows) -> None:
         """Note the episodes that end in a block of rows."""
-        if rows.told is not None:
-            self.ended += list(np.asarray(rows.told)[np.asarray(rows.terminated) | np.asarray(rows.truncated)])
+        if rows.episode_info is not None:
+            self.ended += list(np.asarray(rows.episode_info)[np.asarray(rows.terminated) | np.asarray(rows.truncated)])
 
     def read(self) -> dict[str, float]:
         """The mean of each value over the episodes since the last reading, by tag; what none gave is said once."""
-        found = {name: told["mean"] for name, told in summary(self.names, self.ended).items()}
+        found = {name: episode_info["mean"] for name, episode_info in summary(self.names, self.ended).items()}
         given = {name for name, mean in found.items() if mean is not None}
         if self.ended and (missing := sorted(self.silent - given)):
             log.warning(
@@ -42,9 +42,9 @@ class Told:
 def summary(names: Sequence[str], ended: Sequence[np.ndarray]) -> dict[str, dict[str, Any]]:
     """Of each name the mean over the episodes that gave it, and the value of each episode; None where there is none."""
     columns = np.array(ended, np.float64).reshape(len(ended), len(names)).T  # [I, episodes]
-    told = {}
+    episode_info = {}
     for name, column in zip(names, columns, strict=True):
         known = column[~np.isnan(column)]
         values = [None if np.isnan(value) else float(value) for value in column]
-        told[name] = {"mean": float(known.mean()) if known.size else None, "values": values}
-    return told
+        episode_info[name] = {"mean": float(known.mean()) if known.size else None, "values": values}
+    return episode_info

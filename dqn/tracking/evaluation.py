@@ -45,7 +45,9 @@ def play(
         capped = (lengths >= cap) & ~(step.terminated | step.truncated) & ~retired
         for e in ((step.terminated | step.truncated | capped) & ~retired).nonzero()[0]:
             ended += int(len(games[e]) < owed[e])
-            games[e].append((float(returns[e]), int(lengths[e]), None if step.told is None else step.told[e]))
+            games[e].append(
+                (float(returns[e]), int(lengths[e]), None if step.episode_info is None else step.episode_info[e])
+            )
             returns[e], lengths[e] = 0.0, 0
         retired |= capped
         obs = step.obs
@@ -61,7 +63,7 @@ def play(
         "returns": scores.tolist(),
         "lengths": [length for _, length, _ in played],
         "capped": sum(length >= cap for _, length, _ in played),
-        "told": [told for *_, told in played if told is not None],
+        "episode_info": [episode_info for *_, episode_info in played if episode_info is not None],
         "seed": seed,
     }
 

@@ -11,21 +11,26 @@ import torch
 from torch import Tensor
 
 from dqn.resources import resident_memory
-from dqn.tracking.episode_info import Told
+from dqn.tracking.episode_info import EpisodeInfo
 from dqn.tracking.episodes import Episodes
 from dqn.tracking.logger import STAGES, trim_memory
 from dqn.types import Rows
 
 
 class Meter:
-    """Seconds by stage, episodes that have ended, the values of their infos that `told` names, the largest |reward|,
-    and the sum of the learner's statistics `names`, kept on their device."""
+    """Seconds by stage, episodes that have ended, the values of their infos that `episode_info` names, the largest
+    |reward|, and the sum of the learner's statistics `names`, kept on their device."""
 
     def __init__(
-        self, names: Sequence[str], device: torch.device, num_envs: int, largest_reward: float, told: Sequence[str] = ()
+        self,
+        names: Sequence[str],
+        device: torch.device,
+        num_envs: int,
+        largest_reward: float,
+        episode_info: Sequence[str] = (),
     ):
         self.names, self.largest_reward = names, largest_reward
-        self.episodes, self.told = Episodes(num_envs), Told(told)
+        self.episodes, self.episode_info = Episodes(num_envs), EpisodeInfo(episode_info)
         self.seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
         self.recent: deque[float] = deque(maxlen=100)  # returns of the last episodes, for the progress line
         self.finished: list[tuple[float, int]] = []  # (return, length) since the last reading
@@ -73,7 +78,7 @@ class Meter:
     def note_rows(self, rows: Rows) -> None:
         """A block of what happened; where it lies on a device it waits there."""
         self._note(self.episodes.extend(rows))
-        self.told.note(rows)
+        self.episode_info.note(rows)
 
     def begin_episodes(self) -> None:
         """The environments were reset from outside."""
@@ -114,7 +119,7 @@ class Meter:
         }
         if self.finished:
             numbers["episode/return"], numbers["episode/length"] = map(float, np.mean(self.finished, axis=0))
-        numbers |= self.told.read()
+        numbers |= self.episode_info.read()
         if self.updates:
             means = (self.sums / self.updates).tolist()
             numbers |= {f"learner/{name}": mean for name, mean in zip(self.names, means, strict=True)}

@@ -14,15 +14,15 @@ ATARI = ["env=atari", "replay.capacity=500", "steps=400"]
 
 def watched(*overrides):
     """The configured environments, and what they tell of each step."""
-    envs, told = parts.environments(configure(*ATARI, *overrides)), []
+    envs, episode_info = parts.environments(configure(*ATARI, *overrides)), []
     step = envs.envs.step
-    envs.envs.step = lambda action: told.append(step(action)) or told[-1]
-    return envs, told
+    envs.envs.step = lambda action: episode_info.append(step(action)) or episode_info[-1]
+    return envs, episode_info
 
 
 def test_a_decision_is_four_frames_counted_by_the_emulator_and_a_game_is_cut_at_its_cap():
     """No second frame skip lies above ALE's; the cap is 108,000 frames unless told otherwise."""
-    envs, told = watched("+env.kwargs.max_num_frames_per_episode=400", "+env.kwargs.noop_max=0")
+    envs, episode_info = watched("+env.kwargs.max_num_frames_per_episode=400", "+env.kwargs.noop_max=0")
     begun, cut, played = envs.reset(0), [], 0
     assert begun.shape == (1, 4, 84, 84) and begun.dtype == np.uint8
     for _ in range(250):
@@ -30,7 +30,7 @@ def test_a_decision_is_four_frames_counted_by_the_emulator_and_a_game_is_cut_at_
         played = 0 if step.reset[0] else played + 1
         if step.truncated[0]:
             cut.append(played)
-    frames = np.array([info["episode_frame_number"][0] for *_, info in told])
+    frames = np.array([info["episode_frame_number"][0] for *_, info in episode_info])
     ahead = np.diff(frames)
     assert {*ahead[ahead > 0]} == {4}
     assert cut == [100, 100]

@@ -162,9 +162,9 @@ def test_what_a_space_does_not_hold_is_told_in_words(space, obs, wrong):
 
 @pytest.mark.parametrize("autoreset", ["next_step", "same_step", "disabled"])
 @pytest.mark.parametrize("num_envs", [1, 3])
-@pytest.mark.parametrize("told", ["array", "mixed"])
-def test_what_is_told_beside_may_be_anything(told, num_envs, autoreset):
-    envs = make("test/Odd-v0", num_envs, autoreset=autoreset, kwargs={"told": told, "reward": "array"})
+@pytest.mark.parametrize("episode_info", ["array", "mixed"])
+def test_what_is_told_beside_may_be_anything(episode_info, num_envs, autoreset):
+    envs = make("test/Odd-v0", num_envs, autoreset=autoreset, kwargs={"episode_info": episode_info, "reward": "array"})
     envs.reset(0)
     for _ in range(10):
         assert envs.step(np.zeros(num_envs, np.int64)).reward.shape == (num_envs,)
@@ -176,7 +176,7 @@ def test_what_is_told_beside_may_be_anything(told, num_envs, autoreset):
     [
         ({"reward": "word"}, "gave a reward that is no number at its step 1: array('much'"),
         ({"shown": 7}, "showed what its observation space does not hold at its step 1: int64 ()"),
-        ({"told": "mask"}, "gave an info['action_mask'] at a step and none at its first reset"),
+        ({"episode_info": "mask"}, "gave an info['action_mask'] at a step and none at its first reset"),
     ],
 )
 @pytest.mark.parametrize("one", [True, False])
@@ -186,7 +186,7 @@ def test_what_cannot_be_stored_ends_the_run_in_one_sentence(kwargs, says, one):
     envs.reset(0)
     with pytest.raises(EnvironmentFailure, match=re.escape(says)):
         envs.step(np.zeros(envs.num_envs, np.int64))
-    if "told" in kwargs:
+    if "episode_info" in kwargs:
         silent = make("test/Odd-v0", 1, kwargs=kwargs, action_mask="none")
         silent.reset(0)
         silent.step(np.zeros(1, np.int64))

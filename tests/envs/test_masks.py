@@ -264,7 +264,7 @@ def test_a_loaded_agent_refuses_a_mask_that_is_none(wired):
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_a_list_that_is_longer_at_one_step_is_refused(vectorization):
     """Gymnasium's vectors could not stack it."""
-    kwargs = {"lengths": (9,), "told": "ragged mask"}
+    kwargs = {"lengths": (9,), "episode_info": "ragged mask"}
     with closing(make("test/Odd-v0", 2, vectorization, imports=["worlds"], kwargs=kwargs)) as envs:
         envs.reset(0)
         with pytest.raises(EnvironmentFailure, match=r"gave an action mask at its step 2: one of shape \(4,\) for 3"):

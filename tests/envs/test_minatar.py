@@ -32,7 +32,7 @@ def chosen(done, fresh, state):
     return {k: torch.where(done.view(-1, *[1] * (v.dim() - 1)), fresh[k], v) for k, v in state.items()}
 
 
-class Told:
+class EpisodeInfo:
     """A RandomState that answers with given numbers, in the given order."""
 
     def __init__(self):
@@ -81,24 +81,24 @@ class Reference:
         pytest.importorskip("minatar")
         from minatar import Environment
 
-        self.name, self.told = name, Told()
+        self.name, self.episode_info = name, EpisodeInfo()
         self.world = Environment(name, sticky_action_prob=0.1, difficulty_ramping=ramping)
         self.game = self.world.env
-        self.world.random = self.game.random = self.told
+        self.world.random = self.game.random = self.episode_info
 
     def reset(self, draw):
-        self.told.answers = asks("freeway", self.game, draw) if self.name == "freeway" else []
+        self.episode_info.answers = asks("freeway", self.game, draw) if self.name == "freeway" else []
         if self.name == "breakout":
-            self.told.answers = [int(draw["side"] >= 0.5)]
+            self.episode_info.answers = [int(draw["side"] >= 0.5)]
         self.world.last_action = 0  # there it outlives the episode
         self.world.reset()
-        assert not self.told.answers
+        assert not self.episode_info.answers
 
     def step(self, action, draw):
-        self.told.answers = [draw["sticky"], *asks(self.name, self.game, draw)]
+        self.episode_info.answers = [draw["sticky"], *asks(self.name, self.game, draw)]
         action = self.world.minimal_action_set()[action]
         reward, terminal = self.world.act(action)
-        assert not self.told.answers or self.name == "freeway"  # who asks only when the top is reached
+        assert not self.episode_info.answers or self.name == "freeway"  # who asks only when the top is reached
         return reward, terminal
 
 
@@ -109,9 +109,9 @@ def numbers(draws, e):
 def tick(mine, state, theirs, action, draws):
     """One step of both from the same state, and the same comes of it: reward, end and picture."""
     state, reward, done = mine.advance(state, action, draws)
-    told = [reference.step(int(action[e]), numbers(draws, e)) for e, reference in enumerate(theirs)]
-    assert reward.tolist() == [float(r) for r, _ in told]
-    assert done.tolist() == [bool(end) for _, end in told]
+    episode_info = [reference.step(int(action[e]), numbers(draws, e)) for e, reference in enumerate(theirs)]
+    assert reward.tolist() == [float(r) for r, _ in episode_info]
+    assert done.tolist() == [bool(end) for _, end in episode_info]
     assert_seen(mine, state, theirs)
     return state, reward.tolist(), done
 

@@ -140,10 +140,10 @@ class Words(Space):
         (Graph(Box(0, 1, (2,)), Discrete(2)), "observation, of kind Graph"),
         (Tuple([Discrete(2), Words()]), "observation, of kind Tuple"),
         (
-            Dict({"image": Box(0, 255, (5, 5, 3), np.uint8), "way": Discrete(4), "told": Words()}),
-            r"entry `told`, of kind Words.*FilterObservation.*filter_keys: \[image, way\]",
+            Dict({"image": Box(0, 255, (5, 5, 3), np.uint8), "way": Discrete(4), "episode_info": Words()}),
+            r"entry `episode_info`, of kind Words.*FilterObservation.*filter_keys: \[image, way\]",
         ),
-        (Dict({"in": Dict({"told": Words(), "way": Discrete(2)}), "way": Discrete(4)}), r"`in.told`.*\[way\]"),
+        (Dict({"in": Dict({"episode_info": Words(), "way": Discrete(2)}), "way": Discrete(4)}), r"`in.told`.*\[way\]"),
     ],
 )
 def test_observations_without_a_fixed_number_of_values_are_refused(space, says):

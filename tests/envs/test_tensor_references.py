@@ -143,7 +143,7 @@ def test_catchs_best_return_is_that_of_following_the_ball():
     assert Catch().optimal_return() == 1
 
 
-class Told:
+class EpisodeInfo:
     """Stands in for NumPy's generator: the numbers it is told."""
 
     def __init__(self, uniform, normal):
@@ -162,7 +162,7 @@ def test_a_tabular_step_is_the_environments_given_the_same_random_numbers(env):
     uniform = torch.rand(count, 1, generator=twin).flatten().tolist()
     normal = torch.randn(count, generator=twin).tolist() if env.noise else uniform
     for e in range(count):
-        env.state, env.np_random = int(state[e]), Told(uniform[e], normal[e])
+        env.state, env.np_random = int(state[e]), EpisodeInfo(uniform[e], normal[e])
         want = env.step(int(action[e]))
         assert (new["state"][e].item(), ended[e].item()) == (want[0], want[2])
         assert reward[e].item() == pytest.approx(want[1], abs=1e-6)

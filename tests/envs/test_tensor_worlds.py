@@ -52,8 +52,8 @@ def functions(world, generator):
     names = list(world.reset(1, seeded(), CPU))
 
     def step(action, *values):
-        state, *told = world.step(dict(zip(names, values, strict=True)), action, generator)
-        return [*state.values(), world.observe(state), *told]
+        state, *episode_info = world.step(dict(zip(names, values, strict=True)), action, generator)
+        return [*state.values(), world.observe(state), *episode_info]
 
     return (lambda: [*world.reset(5, generator, CPU).values()]), step, len(names)
 
@@ -64,9 +64,9 @@ def play(world, reset, step, entries):
     seen = [*values]
     for _ in range(6):
         action = torch.randint(world.spec.num_actions, (5,), generator=actions)
-        told = step(action, *values)
-        values = told[:entries]
-        seen += told
+        episode_info = step(action, *values)
+        values = episode_info[:entries]
+        seen += episode_info
     return seen
 
 

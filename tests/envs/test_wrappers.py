@@ -71,13 +71,13 @@ def test_actions_that_are_no_numbers_are_shown_flattened():
 @pytest.mark.parametrize("masked", [False, True])
 def test_a_dict_and_its_mask_stay_what_they_are(masked):
     options = {"kwargs": {"lengths": (4,), "masked": masked}}
-    plain, told = make("test/DictImage-v0", **options), make("test/DictImage-v0", **options, wrappers=LAST)
-    a, b = seen(plain, plain.reset(3)), seen(told, told.reset(3))
-    assert told.masked == masked
+    plain, episode_info = make("test/DictImage-v0", **options), make("test/DictImage-v0", **options, wrappers=LAST)
+    a, b = seen(plain, plain.reset(3)), seen(episode_info, episode_info.reset(3))
+    assert episode_info.masked == masked
     assert {*b} - {*a} == {"last_action", "last_reward"}
     for _ in range(6):
         action = a["action_mask"].argmax(1) if masked else np.array([1])
-        a, b = seen(plain, plain.step(action).obs), seen(told, told.step(action).obs)
+        a, b = seen(plain, plain.step(action).obs), seen(episode_info, episode_info.step(action).obs)
         assert all((a[name] == b[name]).all() for name in a)
 
 

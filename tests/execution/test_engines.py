@@ -33,10 +33,10 @@ CPU = torch.device("cpu")
 def through(trainer):
     """A run with everything between updates that an engine might not notice: rows, lr, syncs, a load."""
     whole, parts, note = trainer.times, (trainer.learner, trainer.memory), trainer.meter.note_update
-    told = []
+    episode_info = []
 
     def hear(stats):
-        told.append(stats.double().cpu())
+        episode_info.append(stats.double().cpu())
         note(stats)
 
     trainer.meter.note_update = hear
@@ -49,7 +49,10 @@ def through(trainer):
         part.load(state)
     trainer.times = whole
     trainer.run()
-    return {"told": torch.stack(told).mean(0), **{k: v.double().cpu() for k, v in trainer.learner.state().items()}}
+    return {
+        "episode_info": torch.stack(episode_info).mean(0),
+        **{k: v.double().cpu() for k, v in trainer.learner.state().items()},
+    }
 
 
 def assert_same(mine, theirs, tolerance):

@@ -85,7 +85,7 @@ def test_a_longer_return_collects_the_entropy_on_its_way(backup, q, lambda_):
     class Known:
         head = Expected(1, 2)
 
-        def look(self, batch, rows):
+        def values_at(self, batch, rows):
             return Values(torch.full((6, 3, 2), float(q)))
 
     data = Batch(torch.zeros(7, 3), torch.zeros(6, 3, dtype=torch.int64), torch.zeros(6, 3), torch.full((6, 3), 0.9),

@@ -204,12 +204,12 @@ def test_an_importance_exponent_of_zero_weighs_nothing_and_the_schedule_is_follo
     ring.extend(block(20, 1, np.random.default_rng(0)))
     sampler = Prioritized(16, 0.6, Linear(0.0, 1.0, 100))
     sampler.attach(ring)
-    sampler.at(0)
+    sampler.anneal(0)
     slot, env, _ = sampler.sample(ring, torch.Generator().manual_seed(0))
     sampler.report(slot, env, torch.linspace(0.1, 5, 16)[None], ones(16))
     exponent, storage = sampler.exponent, sampler.exponent.data_ptr()
     assert (sampler.sample(ring, torch.Generator())[2] == 1).all()
-    sampler.at(50)
+    sampler.anneal(50)
     slot, _, weight = sampler.sample(ring, torch.Generator())
     value = sampler.tree.values(slot)
     torch.testing.assert_close(weight.double(), (value.min() / value) ** 0.5, rtol=1e-6, atol=0)
@@ -234,7 +234,7 @@ def test_the_tree_holds_the_rings_starts_whatever_came_between(num_envs, window,
                 ring.extend(block(1, num_envs, rng, done=0.3, splits=splits))
         follower.follow(live(ring))
         assert sampler.ready(ring) == bool(follower.powers)
-        sampler.at(0)
+        sampler.anneal(0)
         leaves = sampler.tree.values(torch.arange(ring.rows * num_envs)).tolist()
         assert leaves == follower.leaves(ring.rows, num_envs)
         if follower.powers:
@@ -256,7 +256,7 @@ def test_new_items_get_the_largest_priority_so_far():
     sampler.report(at, zero, torch.full((1, 10), 8.0), ones(10))
     sampler.report(at, zero, torch.full((1, 10), 0.5), ones(10))  # the largest is remembered
     ring.extend(block(1, 1, np.random.default_rng(1)))
-    sampler.at(0)
+    sampler.anneal(0)
     assert sampler.tree.values(torch.tensor([10])).item() == pytest.approx(8.000001**0.5, rel=1e-12)
     assert sampler.tree.values(at).tolist() == pytest.approx([0.500001**0.5] * 10, rel=1e-12)
 
@@ -276,7 +276,7 @@ def test_saved_and_loaded_the_same_starts_are_drawn():
 
     def step(ring, sampler, rng, coins):
         ring.extend(block(5, 3, rng, done=0.2))
-        sampler.at(0)
+        sampler.anneal(0)
         drawn = sampler.sample(ring, coins)
         td = torch.tensor(rng.standard_normal((1, 8)))
         sampler.report(*drawn[:2], td, ones(8))
@@ -353,7 +353,7 @@ def test_uniform_is_ready_when_there_is_a_start():
     assert not sampler.ready(ring)
     ring.extend(block(1, 2, np.random.default_rng(0)))
     assert sampler.ready(ring)
-    sampler.at(3)
+    sampler.anneal(3)
     sampler.report(torch.zeros(4), torch.zeros(4), torch.zeros(1, 4), ones(4))
     assert sampler.state() == {}
 

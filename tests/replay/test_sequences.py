@@ -65,7 +65,7 @@ def test_an_unroll_is_what_was_acted_with_ends_in_the_middle(mode, core, burn_in
     batch = memory.sample()
     assert batch.begins[1:].any()
     with torch.no_grad():
-        values = network.look(batch, slice(0, memory.length))
+        values = network.values_at(batch, slice(0, memory.length))
     rows, checked = batch.obs[burn_in : burn_in + memory.length], 0
     for t in range(memory.length):
         for b in range(rows.shape[1]):
@@ -105,7 +105,7 @@ def test_burn_in_carries_no_gradient_and_a_zero_start_is_zero():
     network, memory, _ = play("same_step", burn_in=2, lengths=(50,))
     batch = memory.sample()
     batch.obs.requires_grad_()
-    network.look(batch, slice(0, memory.length)).q.sum().backward()
+    network.values_at(batch, slice(0, memory.length)).q.sum().backward()
     assert batch.obs.grad[:2].abs().max() == 0
     assert batch.obs.grad[2 : 2 + memory.length].abs().max() > 0
     assert batch.state.abs().max() > 0
@@ -137,7 +137,7 @@ def test_a_sequence_without_a_core_and_a_rollout_s_bootstraps():
     network, memory, _ = play("same_step", core=None, n=1, burn_in=0)
     batch = memory.sample()
     with torch.no_grad():
-        following = network.look(batch, batch.bootstrap).q
+        following = network.values_at(batch, batch.bootstrap).q
         every = network(batch.obs).q
     assert torch.allclose(following, every[1:])  # n = 1: always the next row, which holds the true next observation
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from conftest import configure, here, world
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from worlds import told
+from worlds import episode_info
 
 from dqn import train
 from dqn.config import parts
 from dqn.envs.answers import number, numbers
 from dqn.envs.make import make
 from dqn.errors import UsageError
-from dqn.tracking.episode_info import Told, summary
+from dqn.tracking.episode_info import EpisodeInfo, summary
 from dqn.types import Rows
 
 MODES = ["same_step", "next_step", "disabled"]
@@ -24,7 +24,7 @@ NAMES = ("cost", "is_success", "metrics.r", "metrics.deep.n", "path", "nothing",
 
 def wanted(episode, steps):
     """The oracle: what an episode told at its last step."""
-    info = told(episode, steps, over=True)
+    info = episode_info(episode, steps, over=True)
     return [info["cost"], float(info["is_success"]), float(steps), float(steps), np.nan, np.nan, float(episode)]
 
 
@@ -37,14 +37,14 @@ def test_the_values_are_those_of_the_last_step_of_each_episode(num_envs, vectori
     names = [f"tracking.info=[{','.join(NAMES)}]", f"env.num_envs={num_envs}", f"env.autoreset={mode}"]
     kwargs = ["+env.kwargs.lengths=[3,1,2]", f"+env.kwargs.ending={ending}"]
     envs = parts.environments(configure(*world("test/Telling-v0"), *way, *names, *kwargs))
-    assert envs.told == NAMES
+    assert envs.episode_info == NAMES
     lengths, episode, ends = [3, 1, 2], np.zeros(num_envs, int), 0
     with closing(envs):
         envs.reset(0)
         for _ in range(20):
             step = envs.step(np.zeros(num_envs, np.int64))
             for e in (step.terminated | step.truncated).nonzero()[0]:
-                np.testing.assert_array_equal(step.told[e], wanted(episode[e], lengths[episode[e] % 3]))
+                np.testing.assert_array_equal(step.episode_info[e], wanted(episode[e], lengths[episode[e] % 3]))
                 episode[e] += 1
                 ends += 1
     assert ends >= 6 * num_envs
@@ -54,14 +54,14 @@ def test_the_values_are_those_of_the_last_step_of_each_episode(num_envs, vectori
 @pytest.mark.parametrize("mode", ["SAME_STEP", "NEXT_STEP"])
 def test_a_vector_class_of_its_own_tells_them_too(mode, flagged):
     envs = make("test/Telling-v0", 2, "vector_entry_point", kwargs={"mode": mode, "flagged": flagged},
-                told=("cost", "is_success", "metrics.r", "nothing"))  # fmt: skip
+                episode_info=("cost", "is_success", "metrics.r", "nothing"))  # fmt: skip
     envs.reset(0)
     episode, ends = np.zeros(2, int), 0
     for _ in range(30):
         step = envs.step(np.zeros(2, np.int64))
         for e in step.terminated.nonzero()[0]:
             n = 3 + e
-            np.testing.assert_array_equal(step.told[e], [100 * episode[e] + n, episode[e] % 2 == 0, n, np.nan])
+            np.testing.assert_array_equal(step.episode_info[e], [100 * episode[e] + n, episode[e] % 2 == 0, n, np.nan])
             episode[e] += 1
             ends += 1
     assert ends >= 10
@@ -91,7 +91,7 @@ def test_they_are_logged_as_means_over_the_episodes_that_ended(wired, options):
 
     def watched(block):
         ended = block.terminated | block.truncated
-        rows.append((trainer.env_steps, np.array(block.told)[ended]))
+        rows.append((trainer.env_steps, np.array(block.episode_info)[ended]))
         store(block)
 
     trainer.store = watched
@@ -133,7 +133,7 @@ def test_the_result_the_evaluation_and_tensorboard_hold_them(tmp_path):
 
 def test_without_names_nothing_is_told_and_nothing_is_kept(wired):
     run = wired(*world("test/Telling-v0"), "steps=60")
-    assert run.trainer.collector.stage.told is None
+    assert run.trainer.collector.stage.episode_info is None
     run.trainer.run()
     assert "info" not in run.trainer.evaluate(1)
 
@@ -154,11 +154,11 @@ def test_what_cannot_be_named_is_refused(wired, overrides, says):
 def test_a_name_that_comes_late_is_said_once_and_logged_from_then_on(monkeypatch):
     def block(*values):
         ends = np.ones((len(values), 1), bool)
-        return Rows(None, ends, ends, ends, ~ends, ~ends, told=np.array(values, float).reshape(-1, 1, 2))
+        return Rows(None, ends, ends, ends, ~ends, ~ends, episode_info=np.array(values, float).reshape(-1, 1, 2))
 
     said = []
     monkeypatch.setattr("dqn.tracking.episode_info.log.warning", lambda sentence, *words: said.append(sentence % words))
-    gathered = Told(["early", "late"])
+    gathered = EpisodeInfo(["early", "late"])
     assert gathered.read() == {}  # no episode has ended: nothing can be said
     gathered.note(block((1, np.nan), (2, np.nan)))
     assert gathered.read() == {"info/early": 1.5}

@@ -31,7 +31,7 @@ class TensorEnvs:
     envs.gym.GymEnvs.
     """
 
-    mode, told = AutoresetMode.SAME_STEP, ()  # a world of tensors has no info
+    mode, episode_info = AutoresetMode.SAME_STEP, ()  # a world of tensors has no info
 
     def __init__(self, world: World, num_envs: int, device: torch.device | str = "cpu", limit: int | None = None):
         self.world, self.num_envs, self.device = world, num_envs, torch.device(device)

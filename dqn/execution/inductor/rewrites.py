@@ -145,8 +145,8 @@ def _makes(node: fx.Node) -> bool:
 
 def _views(node: fx.Node) -> bool:
     """Whether a tensor is seen there and nothing changed."""
-    told = node.target._schema.arguments if isinstance(node.target, OpOverload) else []
-    return any(a.alias_info for a in told) and not any(a.alias_info and a.alias_info.is_write for a in told)
+    arguments = node.target._schema.arguments if isinstance(node.target, OpOverload) else []
+    return any(a.alias_info for a in arguments) and not any(a.alias_info and a.alias_info.is_write for a in arguments)
 
 
 def _readers(node: fx.Node) -> Iterator[fx.Node]:
@@ -159,7 +159,7 @@ def _enlarges(user: fx.Node, number: fx.Node) -> bool:
     """Whether a larger tensor is made, or changed, by a number that stays as it is."""
     if not isinstance(user.target, OpOverload):
         return False
-    told = user.target._schema.arguments
-    read = [x for x, a in zip(user.args, told, strict=False) if a.alias_info is None or not a.alias_info.is_write]
+    arguments = user.target._schema.arguments
+    read = [x for x, a in zip(user.args, arguments, strict=False) if a.alias_info is None or not a.alias_info.is_write]
     made = user.meta.get("val")  # nothing, where lists are changed in place
     return number in tree_leaves(read) and (not isinstance(made, Tensor) or made.numel() > 1)

@@ -16,7 +16,7 @@ import torch
 from conftest import configure, world
 from torch import multiprocessing
 
-from dqn.acting.channel import SLEEP, line
+from dqn.acting.channel import SLEEP, make_channel
 from dqn.acting.collector import Collector
 from dqn.config import build
 from dqn.config.compatible import warnings
@@ -137,16 +137,13 @@ def test_a_longer_budget_continues_exactly(tmp_path):
 
 def test_where_too_many_actions_are_kept_over_there_all_begins_anew(wired):
     trainer = wired("steps=400", "learning_starts=100", REMOTE).trainer
-    receive, calls = trainer.collector._receive, []
+    receive, calls = trainer.collector.transport.receive, []
 
     def playing():
-        came = receive()
-        if not isinstance(came, tuple):
-            return came
         calls.append(1)
-        return *came[:2], int(len(calls) == 9), *came[3:]
+        return replace(receive(), due=int(len(calls) == 9))
 
-    trainer.collector._receive = playing
+    trainer.collector.transport.receive = playing
     trainer.run()
     assert trainer.points == 2
     assert trainer.env_steps == 400
@@ -163,7 +160,7 @@ def test_a_process_that_dies_is_said_in_one_sentence(wired):
     store = trainer.store
 
     def killing(rows):
-        os.kill(trainer.collector.process.pid, signal.SIGKILL)
+        os.kill(trainer.collector.transport.process.pid, signal.SIGKILL)
         store(rows)
 
     trainer.store = killing
@@ -228,7 +225,7 @@ def _living(session):
 
 
 def test_a_line_carries_numbers_and_things_in_turn_and_notices_a_death():
-    mine, theirs = line(multiprocessing.get_context("spawn"))
+    mine, theirs = make_channel(multiprocessing.get_context("spawn"))
     got = []
 
     def other():
@@ -239,7 +236,7 @@ def test_a_line_carries_numbers_and_things_in_turn_and_notices_a_death():
     thread = threading.Thread(target=other)
     thread.start()
     big = np.arange(200_000)  # more than a pipe takes at once
-    for i, send in enumerate((lambda: mine.send(3, 2**40), lambda: mine.hand({"a": big}), lambda: mine.send(7))):
+    for i, send in enumerate((lambda: mine.send(3, 2**40), lambda: mine.send_object({"a": big}), lambda: mine.send(7))):
         send()
         numbers, thing = mine.receive(lambda: True)
         assert (numbers, thing) == ((i + 1, 0, 0, 0.5, 0.0), None)
