@@ -103,7 +103,7 @@ def _train(cfg: DictConfig, directory: Path, given: Sequence[str]) -> dict[str, 
     run = build.run(cfg, directory, snapshot.counters["env_steps"] + 1 if snapshot else 0)
     trainer = run.trainer
     trainer.meter.started = started
-    log.info("%s", run.card)
+    log.info("%s", run.summary)
     for sentence in [*run.warnings, *unread(cfg, given)]:
         log.warning("%s", sentence)
     if snapshot is not None:

@@ -260,7 +260,7 @@ class Trainer:
         for chunk in snapshot.chunks:
             self.memory.ring.restore_rows(chunk)
         self.checkpoints.chunks = snapshot.files
-        # what the chunks hold; a synchronisation point during the restore comes behind it and must be saved again
+        # what the chunks hold; a synchronisation point during the restore comes after it and must be saved again
         self.saved_rows = snapshot.tensors["memory/ring/written"].to(self.saved_rows.device)
         self.saved_at = self.env_steps
         yield f"replay: {len(snapshot.chunks)} chunks of rows"

@@ -21,7 +21,7 @@ class Spec:
     """What a world looks like to an agent: the observation's shape and dtype, the number of actions.
 
     `states` is the number of states when observations are state numbers (Discrete), else 0. `parts` names what lies
-    one behind the other in an observation that is a record: a uint8 vector of raw bytes in which several arrays
+    one after the other in an observation that is a record: a uint8 vector of raw bytes in which several arrays
     (the entries of a Dict, the mask of legal actions) travel as one; networks.records reads it. `high` is the largest
     value of a uint8 observation: networks see it as 1.
     """
@@ -78,8 +78,8 @@ class Rows:
 class Batch:
     """What a learner sees, time-major; a transition is a sequence of length one.
 
-    `discount` is data: the product of γ over the steps of the return, 0 behind a termination. Rows of `obs` are
-    P rows of burn-in, the T rows where values are read, and what bootstraps need behind them.
+    `discount` is data: the product of γ over the steps of the return, 0 after a termination. Rows of `obs` are
+    P rows of burn-in, the T rows where values are read, and what bootstraps need after them.
     """
 
     obs: Tensor  # [P+L, B, ...], bool as bytes

@@ -1,5 +1,5 @@
 """One window of one program that `scripts/bench peers` compares, in a process of its own, on one core; with `+process`
-behind its engine on two, of which one acts; with as many threads as its settings say.
+after its engine on two, of which one acts; with as many threads as its settings say.
 
 Stable-Baselines3 may live in a venv of its own: its part needs nothing of this package.
   PYTHON scripts/peer.py sb3 settings=cleanrl start=10000 steps=20000 seed=0 device=cpu out=FILE
@@ -59,7 +59,7 @@ def stable_baselines3(
     from stable_baselines3.common.callbacks import BaseCallback  # pyright: ignore[reportMissingImports]  # an extra
 
     class Begin(BaseCallback):
-        """Notes when the window begins: behind the update at `begin`, before the next step."""
+        """Notes when the window begins: after the update at `begin`, before the next step."""
 
         at, updates, begin = 0.0, 0, start + of["warm"]
 
@@ -88,7 +88,7 @@ def stable_baselines3(
 def one_file(start: int, steps: int, seed: int, device: str, of: dict[str, Any] = peers.CLEANRL) -> dict[str, Any]:
     """One window of the one-file program, which knows no device but the CPU."""
     sys.path.insert(0, str(peers.ROOT / "tests"))
-    from oracles import one_file_dqn  # pyright: ignore[reportMissingImports]  # behind that path
+    from oracles import one_file_dqn  # pyright: ignore[reportMissingImports]  # after that path
 
     begin, at, epsilon = start + of["warm"], 0.0, one_file_dqn.epsilon
 

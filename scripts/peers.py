@@ -49,7 +49,7 @@ SETTINGS = {"cleanrl": CLEANRL, "zoo": ZOO, "pong": PONG}
 
 
 def overrides(start: int, total: int, of: dict[str, Any] = CLEANRL) -> list[str]:
-    """Settings as this program's overrides: the first update behind `start` env_steps, `total` of them in all."""
+    """Settings as this program's overrides: the first update after `start` env_steps, `total` of them in all."""
     return [
         *sb3.in_our_words(of["conf"], total, arguments_of_sb3(start, of), of["hidden"]), *of["ours"],
         f"max_grad_norm={of['max_grad_norm']}", f"tuned.loss={of['loss']}", f"execution.threads={of['threads']}",

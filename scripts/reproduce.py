@@ -1,4 +1,4 @@
-"""The experiments behind the README's figures: seeds in turn, cached and resumable, summed up with their spread.
+"""The experiments after the README's figures: seeds in turn, cached and resumable, summed up with their spread.
 
 usage: scripts/reproduce cartpole|worlds|memory|offline [seeds=10] [jobs=2] [option=value …]
        scripts/reproduce classic [show] [env=…] [recipe=…] [seeds=10] [jobs=2] [sb3=PYTHON] [option=value …]

@@ -78,14 +78,14 @@ def engines_for(device: torch.device, asked: str = "") -> list[str]:
 
 
 def stages(options: dict[str, Any], extra: list[str]) -> Report:
-    """The time of training by stage, behind its start."""
+    """The time of training by stage, after its start."""
     overrides = composed(extra)
     with tempfile.TemporaryDirectory() as directory:
         started = perf_counter()
         run = floors.wire(overrides, Path(directory))
         steps, begin = run.trainer.times.steps, run.trainer.times.learning_starts + peers.CLEANRL["warm"]
         if steps <= begin:
-            raise UsageError(f"steps={steps} leaves nothing to time behind the first {begin}: raise steps.")
+            raise UsageError(f"steps={steps} leaves nothing to time after the first {begin}: raise steps.")
         floors.advance(run, begin)
         start = perf_counter() - started
         window = floors.advance(run, steps)

@@ -251,7 +251,7 @@ def test_a_recipe_that_is_named_brings_its_own_numbers():
 def test_a_window_begins_behind_the_start(program, settings, monkeypatch):
     from oracles import one_file_dqn
 
-    monkeypatch.setattr(one_file_dqn, "epsilon", one_file_dqn.epsilon)  # put back behind the test
+    monkeypatch.setattr(one_file_dqn, "epsilon", one_file_dqn.epsilon)  # put back after the test
     monkeypatch.setattr(sys, "path", [*sys.path])
     began = floors.perf_counter()
     found = program(200, 100, 0, "cpu", settings)

@@ -82,7 +82,7 @@ def test_sampled_is_played(mode, num_envs, n, lengths, ending):
                got.discount[0].tolist(), strict=True)  # fmt: skip
     have = Counter((*s, a, *s_next, round(r, 4), round(d, 4)) for s, a, s_next, r, d in rows)
     assert not have - want  # nothing added
-    # nothing lost, but for windows at the very end that wait for rows behind an episode's end
+    # nothing lost, but for windows at the very end that wait for rows after an episode's end
     assert sum((want - have).values()) <= num_envs * (n - 1)
 
 

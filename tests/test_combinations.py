@@ -170,7 +170,7 @@ def test_every_configuration_learns_continues_exactly_and_is_evaluated(wired, re
     state = trainer.learner.state()
     assert [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()] == []
     names = [f"learner/online/{name}" for name, _ in trainer.learner.online.named_parameters()]
-    assert [name for name in names if saved[name] == begin[name]] == []  # no parameter was left behind
+    assert [name for name in names if saved[name] == begin[name]] == []  # no parameter was left after
 
     assert fingerprints(fresh) == begin
     assert len([*fresh.restore(Checkpoints(trainer.directory / "checkpoints").load())]) == len(trainer.parts) + 2

@@ -60,7 +60,7 @@ def test_commands_run(empty, command):
 
 
 def test_parts_and_programs_of_ones_own(tmp_path):
-    """The blocks that are files lie where they say, the command for them runs, and so does the program behind it."""
+    """The blocks that are files lie where they say, the command for them runs, and so does the program after it."""
     blocks = re.findall(r"```(?:python|yaml)\n(.*?)```", TEXT, re.DOTALL)
     files = {block.split()[1]: block for block in blocks if re.match(r"# \S+\.(py|yaml)\n", block)}
     assert {"own.py", "parts/backup/together.yaml"} <= {*files}

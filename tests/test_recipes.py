@@ -64,5 +64,5 @@ def test_recipes_run_on_a_gpu_without_a_sync_per_update(small, recipe):
 def test_auto_chooses_the_gpu_and_says_so(wired):
     run = wired(*world("test/OneState-v0", "steps=20", "device=auto"))
     assert run.device.type == "cuda"
-    assert "auto: " in run.card
-    assert torch.cuda.get_device_name() in run.card
+    assert "auto: " in run.summary
+    assert torch.cuda.get_device_name() in run.summary

@@ -112,7 +112,7 @@ def test_loaded_tensors_lie_where_new_ones_would(tmp_path):
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_interrupted_anywhere_equals_never_interrupted(tmp_path, name):
-    """Before a checkpoint, between two, at one and behind it."""
+    """Before a checkpoint, between two, at one and after it."""
     options = [*VARIANTS[name], "tracking.checkpoint_every=200"]
     straight = make(tmp_path / "straight", *options)
     straight.run()
@@ -179,7 +179,7 @@ def test_a_cut_made_while_restoring_is_saved_by_the_next_checkpoint(tmp_path):
         trainer.run()
     ring = trainer.memory.ring
     resets = ring.reset[: int(ring.written), 0].nonzero()[:, 0]
-    done = (ring.terminated | ring.truncated | ring.reset)[:, 0]  # a cut just behind an end leaves two reset rows
+    done = (ring.terminated | ring.truncated | ring.reset)[:, 0]  # a cut just after an end leaves two reset rows
     assert len(resets) > 20
     assert done[resets - 1].all()
 
@@ -264,7 +264,7 @@ def test_a_run_directory_holds_what_it_should(never_killed):
     assert "Greedy evaluation" in (directory / "train.log").read_text()
     assert f"python -m dqn.evaluate run={directory}" in output
     assert str(directory) in output
-    assert "Adam(lr=" in output  # the recipe card
+    assert "Adam(lr=" in output  # the summary
 
 
 def test_tensorboard_has_the_fixed_tags_hparams_and_config(never_killed):

@@ -1,4 +1,4 @@
-"""Numbers tuned for an environment are found by its id, and said on the card; a run's directory carries the id."""
+"""Numbers tuned for an environment are found by its id, and said in the summary; a run's directory carries the id."""
 
 import json
 import re

@@ -47,7 +47,7 @@ class Counting(gymnasium.Env):
         before = self._obs().copy()
         self.step_ += 1
         over = self.step_ >= self.lengths[self.episode % len(self.lengths)]
-        assert self.step_ <= self.lengths[self.episode % len(self.lengths)], "stepped behind the end"
+        assert self.step_ <= self.lengths[self.episode % len(self.lengths)], "stepped after the end"
         terminated = over and self.ending in ("terminated", "both")
         truncated = over and self.ending in ("truncated", "both")
         obs = self._obs()

@@ -15,7 +15,7 @@ from dqn.config.automatic import refuse_unused
 from dqn.config.compatible import check_compatible, warnings
 from dqn.config.evaluator import Evaluator
 from dqn.config.schema import check
-from dqn.config.summary import card, plan
+from dqn.config.summary import plan, summary
 from dqn.device import choose_device, choose_place, flush_denormals
 from dqn.learning.learner import Learner
 from dqn.networks.records import inner
@@ -34,7 +34,7 @@ class Run:
     trainer: Trainer
     env_id: str
     device: torch.device
-    card: str
+    summary: str
     warnings: list[str]
 
     def close(self) -> None:
@@ -84,7 +84,7 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None, device: torc
         times=times, seed=seed, gamma=cfg.gamma, directory=directory, logger=Logger(directory, purge_step),
         engine=engine,
     )  # fmt: skip
-    shown = card(parts.with_dense_layer(cfg, envs.spec), envs, memory_plan, why, engine.why, directory)
+    shown = summary(parts.with_dense_layer(cfg, envs.spec), envs, memory_plan, why, engine.why, directory)
     return Run(trainer, envs.id, device, shown, warnings(cfg, learner.lr_schedule, envs))
 
 

@@ -33,7 +33,7 @@ from dqn.networks.qnetwork import QNetwork
 from dqn.networks.records import inner
 from dqn.ops.clock import Times
 from dqn.programs import Plain, Prepare, as_written
-from dqn.replay.dataset import behind, count
+from dqn.replay.dataset import count, padding_rows
 from dqn.replay.frames import frame
 from dqn.replay.memory import Memory
 from dqn.replay.ring import Ring
@@ -244,7 +244,7 @@ def memory(
         raise UsageError(
             f"There is no memory for {capacity:,} transitions ({size:.2f} GiB): set a smaller replay.capacity."
         ) from error
-    for block in [*blocks, *([behind(kept, window)] if blocks else [])]:
+    for block in [*blocks, *([padding_rows(kept, window)] if blocks else [])]:
         ring.extend(block)
     return Memory(
         ring, sampler, cfg.gamma, cfg.n_step, generator(cfg.seed, "replay", device), replay.length, replay.burn_in,

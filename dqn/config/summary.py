@@ -1,4 +1,4 @@
-"""The recipe card and the memory plan: what a run is made of and what it will take, said before it starts."""
+"""The summary of a run and its memory plan: what it is made of and what it will take, said before it starts."""
 
 import shutil
 from pathlib import Path
@@ -101,8 +101,8 @@ def _dense_line(cfg: DictConfig) -> str:
     return "output, but this torso has no hidden layer to give: output.hidden=[WIDTH] gives the output one of its own"
 
 
-def card(cfg: DictConfig, envs: Any, memory_plan: str, why: str, engine: str, directory: Path) -> str:
-    """The recipe card: what this run is made of."""
+def summary(cfg: DictConfig, envs: Any, memory_plan: str, why: str, engine: str, directory: Path) -> str:
+    """What this run is made of, for the log."""
     spec = envs.spec
     returns = f"n_step={cfg.n_step}" if cfg.lambda_ is None else f"lambda_={cfg.lambda_}"
     lines = {
@@ -115,7 +115,7 @@ def card(cfg: DictConfig, envs: Any, memory_plan: str, why: str, engine: str, di
         **{part: part_line(cfg[part]) for part in ("backup", "transform", "terms", "replay")},
         "returns": f"{returns}, gamma={cfg.gamma}",
         **{part: part_line(cfg[part]) for part in ("exploration", "target", "optimizer", "lr_schedule")},
-        "time": f"{cfg.steps:,} env_steps from seed {cfg.seed}; behind {cfg.learning_starts:,}, "
+        "time": f"{cfg.steps:,} env_steps from seed {cfg.seed}; after {cfg.learning_starts:,} of them, "
         f"{cfg.updates * cfg.passes.epochs * cfg.passes.minibatches} update(s) every {cfg.train_every}",
         "device": f"{why}; engine {engine}, {cfg.execution.threads} thread(s)"
         f"{'; acts in a process of its own' if cfg.execution.actor == 'process' else ''}",

@@ -75,7 +75,7 @@ class Actions:
     def legal(self, masks: Any) -> np.ndarray:
         """Which actions are legal [M, A] bool, from M masks of any dtype whose values are 0 and 1.
 
-        Errors: ValueError, words to put behind "an action mask", for values or shapes that no mask has.
+        Errors: ValueError, words to put after "an action mask", for values or shapes that no mask has.
         """
         given = np.asarray(masks)
         if given.dtype == object:  # lists or arrays in an array of objects

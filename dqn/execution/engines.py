@@ -40,7 +40,7 @@ class Fixed:
 
 
 class Eager(Fixed):
-    """Run as written; on a CPU small steps, such as acting with a small network, go through NumPy, where torch's own
+    """Run eagerly; on a CPU small steps, such as acting with a small network, go through NumPy, where torch's own
     overhead would be most of the time."""
 
     def __init__(self, device: torch.device, calls: int, why: str = "asked for"):
@@ -53,7 +53,7 @@ class Eager(Fixed):
 
 
 class Compiled(Fixed):
-    """The whole step recorded as one graph of tensor operations before its first call, fused by torch.compile; on a
+    """The whole step traced as one graph of tensor operations before its first call, fused by torch.compile; on a
     GPU its kernels are then captured too."""
 
     def __init__(self, device: torch.device, calls: int, why: str = "asked for"):
@@ -79,7 +79,7 @@ class CUDAGraph(Fixed):
 
 
 class Lazy:
-    """A step that is prepared at its first call with arguments of some shapes; where that fails it runs as written, and
+    """A step that is prepared at its first call with arguments of some shapes; where that fails it runs eagerly, and
     the log says why, unless it is `quiet`."""
 
     def __init__(self, step: Callable, prepare: Callable[..., Callable], quiet: bool = False):
@@ -87,7 +87,7 @@ class Lazy:
         self.ready: dict[tuple[torch.Size, ...], Callable] = {}
 
     def failed(self, *args: Tensor) -> bool:
-        """Whether it runs as written for arguments of these shapes."""
+        """Whether it runs eagerly for arguments of these shapes."""
         return self.ready.get(tuple(map(_shape, args))) is self.step
 
     def __call__(self, *args: Tensor) -> Any:
@@ -129,7 +129,7 @@ def auto(device: torch.device, calls: int) -> "Measured | Eager | CUDAGraph":
 class Measured:
     """Compiles if that is about to save more time than it costs.
 
-    The first updates run as written; they are timed. A compiled one is estimated by its products, and the price of
+    The first updates run eagerly; they are timed. A compiled one is estimated by its products, and the price of
     compiling is known, for a program that is in torch's cache and for one that is not. The choice is made once: a
     checkpoint keeps it, and a resume does not measure.
     """
@@ -143,7 +143,7 @@ class Measured:
         self.seconds: list[float] = []
 
     def capture(self, step: Callable, optimizer: Any = None, small: bool = False) -> Callable:
-        """A step that runs as written, or in NumPy if it is `small`, until the choice is made. The one that has an
+        """A step that runs eagerly, or in NumPy if it is `small`, until the choice is made. The one that has an
         optimizer is what is measured."""
         written = self.eager.capture(step, optimizer, small)
         compiled = self.compiled.capture(step, optimizer, small)

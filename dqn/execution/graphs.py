@@ -16,11 +16,11 @@ from dqn.execution.inductor.tracing import count_on_device, in_tensors
 
 log = logging.getLogger("dqn")
 INSIDE = (__file__, warnings.__file__, str(Path(torch.__file__).parent))  # frames that tell nobody anything
-WARM_UP = 3  # calls as written before the capture, as torch's notes on CUDA graphs advise
+WARM_UP = 3  # eager calls before the capture, as torch's notes on CUDA graphs advise
 
 
 class Graph:
-    """step() captured at its fourth call; the ones before run as written, on a stream of their own."""
+    """step() captured at its fourth call; the ones before run eagerly, on a stream of their own."""
 
     def __init__(self, step: Callable, optimizer: torch.optim.Optimizer | None, device: torch.device):
         self.step, self.device = step, device
@@ -103,4 +103,4 @@ def give_up(error: Exception) -> None:
     """Say once, in one line, that a run goes on without its engine, and why."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = lines[0] if lines else type(error).__name__
-    log.warning("The engine cannot be used, the run goes on as written: %s", reason)
+    log.warning("Falling back to eager execution: %s", reason)

@@ -172,5 +172,5 @@ def in_numpy(module: fx.GraphModule, inputs: list[Tensor]) -> Callable:
     given = ", ".join(node.name for node in places[len(inputs) :])
     source = f"def step({given}):\n" + "\n".join(lines) + f"\n    return {result!r}\n"
     scope = names | known
-    exec(source, scope)  # the names are those of the recording
+    exec(source, scope)  # the names are those of the tracing
     return scope["step"]

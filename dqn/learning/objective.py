@@ -26,7 +26,7 @@ class Objective:
 
     `backup` names π′, bonus and entropy (ops.backups), of returns as they are; the head measures D and mixes h⁻¹ Z̄,
     `transform` is h (ops.transforms), `terms` are losses beside it (learning.terms). With `lambda_` the future is the
-    λ-mixture of all n-step returns in the batch (ops.returns). Nothing behind the target carries a gradient.
+    λ-mixture of all n-step returns in the batch (ops.returns). Nothing after the target carries a gradient.
     Sutton & Barto (2018), §11.1; Mnih et al. (2015).
     """
 

@@ -10,7 +10,7 @@ ALIGNED = 64  # bytes: where torch puts tensors of their own; a matrix product r
 
 
 class ParameterVector:
-    """`parameters`, which from now on lie behind one another in `vector` and share its memory.
+    """`parameters`, which from now on lie after one another in `vector` and share its memory.
 
     Between them lies padding (zeros), so that each begins where a tensor of its own would. Parameters keep their
     strides. Errors: ValueError where there are none, or they are not of one dtype and device.

@@ -3,7 +3,7 @@
 Images without an axis for channels, [..., H, W], have one. Stacks of images, [..., F, H, W, C] or [..., F, C, H, W],
 are seen as one image with the channels of all F frames, the oldest first. `hidden: null` leaves out the fully connected
 layer, for heads that have hidden layers of their own (dueling streams, noisy layers).
-`norm: layer` stands behind every convolution as LayerNorm over (C, H, W) with a gain for each channel, which is
+`norm: layer` stands after every convolution as LayerNorm over (C, H, W) with a gain for each channel, which is
 GroupNorm of one group: the statistics of CleanRL's PQN, but no parameter depends on the image's size. (purejaxql's
 normalises each position over its channels alone, flax's default.) Behind the fully connected layer it is LayerNorm.
 """

@@ -1,7 +1,7 @@
 """Cores: what is remembered of the observations before.
 
 A core takes features [L, B, F], a state [B, S] and the rows that begin an episode [L, B]; it gives features
-[L, B, `features`] and the state behind the last row. A zero state is the memory of nothing.
+[L, B, `features`] and the state after the last row. A zero state is the memory of nothing.
 """
 
 import torch

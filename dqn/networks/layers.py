@@ -114,7 +114,7 @@ def hidden_layers(
 
 
 def normalisation(kind: str | None, features: int, owner: str = "torso") -> list[nn.Module]:
-    """What stands behind a hidden layer: `layer` is LayerNorm (Ba et al., 2016), `null` nothing."""
+    """What stands after a hidden layer: `layer` is LayerNorm (Ba et al., 2016), `null` nothing."""
     if kind not in (None, "layer"):
         raise ValueError(f"{owner}.norm must be null or 'layer', got {kind!r}")
     return [nn.LayerNorm(features)] if kind == "layer" else []

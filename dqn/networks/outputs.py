@@ -73,6 +73,6 @@ def _stack(
     features: int, out: int, hidden: Sequence[int], layer: Callable[[int, int], nn.Module], norm: str | None
 ) -> nn.Sequential:
     if norm is not None and not hidden:
-        raise ValueError("output.norm stands behind hidden layers: name some in output.hidden, or set output.norm=null")
+        raise ValueError("output.norm stands after hidden layers: name some in output.hidden, or set output.norm=null")
     stack = hidden_layers(features, hidden, layer, norm, "output")
     return nn.Sequential(*stack, layer(hidden[-1] if hidden else features, out))

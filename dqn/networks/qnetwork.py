@@ -51,7 +51,7 @@ class QNetwork(nn.Module):
         return self._values(features[0], mask if own is None else own), state
 
     def values_at(self, batch: Batch, rows: slice | Tensor) -> Values:
-        """Values [T, B, ...] at some rows behind the burn-in: a slice, or row numbers [T, B].
+        """Values [T, B, ...] at some rows after the burn-in: a slice, or row numbers [T, B].
 
         Without a core only those rows are looked at; a core sees all rows in turn, from the stored state, and learns
         nothing from the burn-in (Kapturowski et al., 2019, §3).

@@ -83,7 +83,7 @@ class MLP(nn.Module):
 
 
 class DictTorso(nn.Module):
-    """A torso for each entry of a Dict, their features behind one another: φ(s) = [φ₁(s₁), φ₂(s₂), …].
+    """A torso for each entry of a Dict, their features after one another: φ(s) = [φ₁(s₁), φ₂(s₂), …].
 
     Entries with three axes, whatever their dtype, get an `image` torso, all others a `vector` torso; `keys` names other
     ones by entry. Nested entries are named with dots. {name: [..., *shape]} → [..., Σ features].

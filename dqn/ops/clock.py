@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class Times:
     """When things happen, in env_steps (decisions of all environments together); a period of 0 means never.
 
-    `updates` gradient steps are due at every multiple of `train_every` behind `learning_starts`. The target network
+    `updates` gradient steps are due at every multiple of `train_every` after `learning_starts`. The target network
     is synced at every multiple of `target_period`, or after every update where that is 0.
     """
 
@@ -26,7 +26,7 @@ class Times:
         return (due - done) * self.updates
 
     def next_stop(self, now: int) -> int:
-        """The first count behind `now` at which anything is due that must be done there. A sync of the target network
+        """The first count after `now` at which anything is due that must be done there. A sync of the target network
         is not: it concerns the next update alone, and may be done up to that."""
         behind = max(0, now - self.learning_starts) // self.train_every + 1
         stops = [self.steps, self.learning_starts + behind * self.train_every]

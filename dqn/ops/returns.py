@@ -33,7 +33,7 @@ def n_step(reward: Tensor, terminated: Tensor, done: Tensor, gamma: float) -> tu
 def lambda_bootstrap(
     reward: Tensor, discount: Tensor, done: Tensor, value_next: Tensor, lambda_: float | Tensor
 ) -> Tensor:
-    """What stands behind each row's reward when n-step returns of every length are mixed, from the last row backwards.
+    """What stands after each row's reward when n-step returns of every length are mixed, from the last row backwards.
 
     F_t = (1 − λ_t) · v(s′_t) + λ_t · (r_{t+1} + discount_{t+1} · F_{t+1}),  with λ_t = 0 at an episode's end and at
     the last row, where only the bootstrap is left; the λ-return itself is G_t = r_t + discount_t · F_t.

@@ -21,7 +21,7 @@ def count(blocks: Iterable[Rows]) -> int:
     return sum(len(block.action) for block in blocks)
 
 
-def behind(spec: Spec, window: int) -> Rows:
+def padding_rows(spec: Spec, window: int) -> Rows:
     """What is seen after the last episode: nothing, for as long as the last starts must be followed by rows."""
     nothing = np.zeros((window, 1), bool)
     obs = np.zeros((window + 1, 1, *spec.obs_shape), spec.obs_dtype)
@@ -29,7 +29,7 @@ def behind(spec: Spec, window: int) -> Rows:
 
 
 def _blocks(column: dict[str, Tensor]) -> Iterator[Rows]:
-    """A column of rows [M, ...] in blocks; what is seen behind the last is anything, the next block writes over it."""
+    """A column of rows [M, ...] in blocks; what is seen after the last is anything, the next block writes over it."""
     size = len(column["action"])
     for low in range(0, size, BLOCK):
         cut = {f: column[f][low : low + BLOCK] for f in FIELDS}
@@ -109,7 +109,7 @@ def _words(spec: Spec) -> str:
 
 
 def run_rows(chunks: list[dict[str, Tensor]], written: Tensor, rows: int, whole: bool = False) -> Iterator[Rows]:
-    """The memory of another run from the chunks of its checkpoint, one environment behind the other.
+    """The memory of another run from the chunks of its checkpoint, one environment after the other.
 
     `chunks` are what Ring.rows_since gave, oldest first; `written` [E] and `rows` are that ring's. A column that stops
     within an episode ends with a truncation and a row for what was seen then. `whole`: what is left of an episode whose
@@ -129,7 +129,7 @@ def run_rows(chunks: list[dict[str, Tensor]], written: Tensor, rows: int, whole:
     for env, end in enumerate(written.tolist()):
         row = torch.arange(max(0, end - rows + 1), end + 1)  # the last is what is seen now
         slot = (row % rows) * num_envs + env
-        slot = slot[(~known[slot]).flip(0).cumsum(0).flip(0) == 0]  # from the first row behind the last gap
+        slot = slot[(~known[slot]).flip(0).cumsum(0).flip(0) == 0]  # from the first row after the last gap
         if whole and end >= len(slot):  # its first row is gone
             slot = slot[fields["reset"][slot].cumsum(0) > 0][1:]
         if len(slot) > 1 and fields["reset"][slot[-2]]:  # what is seen now begins an episode without a decision yet

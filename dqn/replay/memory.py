@@ -14,7 +14,7 @@ class Memory:
     """A ring and a sampler that make `Batch`es of n-step returns.
 
     A transition (T = 1, no core) brings two rows of observations: s_t and the one to bootstrap from, s_{t+k}. A
-    sequence brings `burn_in` rows, `length` rows T and the `steps` rows n behind them, with what the core remembered
+    sequence brings `burn_in` rows, `length` rows T and the `steps` rows n after them, with what the core remembered
     before the first (zeros unless `stored_state`: Kapturowski et al., 2019, §3) and the rows where it must forget.
     Steps of a sequence that were no decisions weigh 0. Rewards are kept as they are and cut to ± `reward_clip` as they
     are drawn (Mnih et al., 2015, §Methods).
@@ -37,7 +37,7 @@ class Memory:
 
     @staticmethod
     def window_for(steps: int, length: int = 1, burn_in: int = 0) -> int:
-        """Rows that must be written behind a start before it is legal."""
+        """Rows that must be written after a start before it is legal."""
         return burn_in + length - 1 + steps
 
     def anneal(self, env_steps: int) -> None:

@@ -92,7 +92,7 @@ class Prioritized(Sampler):
             tracked[name][:] = reached
 
     def _follow_unasked(self, ring: Ring, first: Tensor, most: int) -> None:
-        """The same behind at most `most` rows without asking a device how many starts came and went: for those that
+        """The same after at most `most` rows without asking a device how many starts came and went: for those that
         did not, zeros are written to the slot of what is seen now, where no start can be."""
         starts, added, env = ring.starts, ring.added, ring.env
 

@@ -1,12 +1,12 @@
 """The ring: the stream of every environment as it happened, and the FIFO of its legal starts.
 
 Each environment writes its own column of rows. A row is a decision (obs, action, reward, terminated, truncated) or,
-marked `reset`, the last observation of an episode, where nothing was decided. So the row behind a decision always
+marked `reset`, the last observation of an episode, where nothing was decided. So the row after a decision always
 holds its true next observation, in every autoreset mode, and a frame is stored once.
 
 A start is legal when `window` further rows are written and it is a decision (for sequences: every `stride`-th row,
 whatever it is); the FIFO holds the legal starts of each environment, oldest first, so a uniform draw over the FIFO is
-exactly uniform over real transitions, with fixed shapes and no rejection. What a window finds behind an episode's end
+exactly uniform over real transitions, with fixed shapes and no rejection. What a window finds after an episode's end
 is masked by ops.returns. Of observations that are stacks of frames only the newest frame is kept; the rows before it,
 as far as they are of its episode, make the stack whole again.
 """
@@ -150,7 +150,7 @@ class Ring:
         if not ends:
             slot = (before + counted) % self.rows
             written += ticks
-        else:  # the episode's last observation takes a row of its own behind the decision that ended it
+        else:  # the episode's last observation takes a row of its own after the decision that ended it
             splits, final = ends[0], newest(ends[1], self.obs)
             reach = (1 + splits * 1).cumsum(0)
             slot = (before + self.xp.concatenate((reach[:1] * 0, reach))) % self.rows

@@ -14,7 +14,7 @@ class Stage:
     For each tick: `record_decision(obs, action)` before the environment steps, `record_step(step)` after it.
     `state_size` is the width of what the network's core remembers, 0 without one; `episode_info` is how many values of
     the info are noted where an episode ends. `zeros(shape, dtype)` gives the memory. The last observation of an episode
-    behind which the next has begun gets a row of its own, as in the ring, where there is one environment; of many it
+    after which the next has begun gets a row of its own, as in the ring, where there is one environment; of many it
     lies beside their rows (`splits`), or they would not stay in step.
     """
 

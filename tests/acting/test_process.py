@@ -192,7 +192,7 @@ def test_a_core_for_each_thread_and_one_more_are_wanted(monkeypatch, cores, thre
 def test_a_run_killed_with_9_leaves_no_process_and_a_signal_to_all_leaves_a_checkpoint(tmp_path):
     command = [sys.executable, "-m", "dqn.train", "execution=eager", "steps=1000000", REMOTE,
                "tracking.checkpoint_every=300"]  # fmt: skip
-    early, late = "config.yaml", "checkpoints/*.json"  # while the other process is being started, and behind that
+    early, late = "config.yaml", "checkpoints/*.json"  # while the other process is being started, and after that
     for number, there in ((signal.SIGINT, early), (signal.SIGINT, late), (signal.SIGKILL, late)):
         directory = tmp_path / f"{number.name}{len(there)}"
         run = subprocess.Popen([*command, f"run.dir={directory}"], cwd=HERE, start_new_session=True, text=True,

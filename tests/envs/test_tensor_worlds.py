@@ -28,7 +28,7 @@ def world(request):
 def test_shapes_dtypes_and_that_nothing_given_is_written(world, num_envs):
     generator, spec = seeded(), world.spec
     state = world.reset(num_envs, generator, CPU)
-    for _ in range(12):  # behind an end too
+    for _ in range(12):  # after an end too
         action = torch.randint(spec.num_actions, (num_envs,), generator=generator)
         given = {**state, "action": action}
         kept = {name: x.clone() for name, x in given.items()}

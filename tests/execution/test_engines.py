@@ -1,4 +1,4 @@
-"""Engines: the update recorded, compiled or captured is the update as written."""
+"""Engines: the update traced, compiled or captured is the update as written."""
 
 import json
 import logging
@@ -71,12 +71,12 @@ LONG = {"btr": 900, "fqf": 150, "r2d2": 600}
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_recorded_is_the_recipe_as_written(small, recipe, recorded_only, caplog):
-    """Also that an update never asks the device: a recording has no numbers to answer with."""
+    """Also that an update never asks the device: a tracing has no numbers to answer with."""
     steps = f"steps={min(200, LONG.get(recipe, 200))}"
     as_written = through(small(recipe, "execution=eager", steps, *CHANGING).trainer)
     recording = through(small(recipe, "execution=compile", steps, *CHANGING).trainer)
     assert_same(recording, as_written, 1e-4)
-    assert [r.message for r in caplog.records if "as written" in r.message] == []
+    assert [r.message for r in caplog.records if "Falling back" in r.message] == []
 
 
 @pytest.mark.parametrize("recipe", mostly_slow(RECIPES, ["dqn"]))
@@ -85,7 +85,7 @@ def test_every_recipe_compiled_is_the_recipe_as_written(small, recipe, caplog):
     as_written = through(small(recipe, "execution=eager", steps, *CHANGING).trainer)
     program = through(small(recipe, "execution=compile", steps, *CHANGING).trainer)
     assert_same(program, as_written, 1e-3)
-    assert [r.message for r in caplog.records if "as written" in r.message] == []
+    assert [r.message for r in caplog.records if "Falling back" in r.message] == []
 
 
 @pytest.mark.gpu
@@ -98,7 +98,7 @@ def test_every_recipe_captured_is_the_recipe_as_written(small, recipe, engine, c
     as_written = through(small(recipe, "execution=eager", *given).trainer)
     captured = through(small(recipe, f"execution={engine}", *given).trainer)
     assert_same(captured, as_written, 1e-3)
-    assert [r.message for r in caplog.records if "as written" in r.message] == []
+    assert [r.message for r in caplog.records if "Falling back" in r.message] == []
 
 
 @pytest.mark.gpu
@@ -115,7 +115,7 @@ def test_what_cannot_be_captured_runs_as_written_and_says_where_it_waits(caplog)
     total.zero_()
     assert sums == [step()[0].item() for _ in range(8)]
     (said,) = [r.message for r in caplog.records if r.name == "dqn"]
-    assert "as written" in said and "waits for the GPU" in said
+    assert "Falling back" in said and "waits for the GPU" in said
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -163,7 +163,7 @@ def test_two_programs_with_the_same_shapes_are_two_programs(caplog):
 
 
 def test_a_program_knows_its_sizes(caplog):
-    """With sizes that are variables a residual block behind a max-pool, as in IMPALA's network, is not compiled."""
+    """With sizes that are variables a residual block after a max-pool, as in IMPALA's network, is not compiled."""
     network = torch.nn.Sequential(
         torch.nn.Conv2d(4, 3, 3, padding=1), torch.nn.MaxPool2d(3, 2, padding=1), Residual(3, False, None)
     )
@@ -376,14 +376,14 @@ def test_whatever_a_part_draws_with_is_drawn_as_written(name, small):
     assert three(lambda step: engines.Compiled(CPU, 0).capture(step, small=small)) == written
 
 
-@pytest.mark.parametrize("where", ["recording", "compiling"])
+@pytest.mark.parametrize("where", ["tracing", "compiling"])
 def test_what_cannot_be_prepared_runs_as_written_and_says_why_once(where, caplog, monkeypatch):
     generator, asked = torch.Generator().manual_seed(0), torch.Generator().manual_seed(0)
     seen = torch.zeros(2)
 
     def step():
         seen.add_(torch.rand(2, generator=generator))
-        if where == "recording":
+        if where == "tracing":
             float(seen.sum())  # asks the device
         return seen.clone()
 
@@ -396,7 +396,7 @@ def test_what_cannot_be_prepared_runs_as_written_and_says_why_once(where, caplog
         results = [program() for _ in range(3)]
     draws = torch.stack([torch.rand(2, generator=asked) for _ in range(3)])
     torch.testing.assert_close(torch.stack(results), draws.cumsum(0))
-    assert len([r for r in caplog.records if "as written" in r.message]) == 1
+    assert len([r for r in caplog.records if "Falling back" in r.message]) == 1
     if where == "compiling":
         assert caplog.records[-1].message.endswith("no compiler")
 
@@ -457,7 +457,7 @@ def clock(monkeypatch, recorded_only):
     ],
 )  # fmt: skip
 def test_auto_compiles_where_that_saves_more_than_it_costs(clock, monkeypatch, calls, in_cache, chosen, why):
-    """Each update that is left behind the first 25 saves 5 − 2 · 0.5 ms."""
+    """Each update that is left after the first 25 saves 5 − 2 · 0.5 ms."""
     monkeypatch.setattr(engines, "cached", lambda *args: in_cache)
     engine, total = engines.auto(CPU, calls), torch.zeros(1)
     step = engine.capture(lambda x: (total.add_(x) + 0,), object())
@@ -514,7 +514,7 @@ def test_no_compiler_is_said(monkeypatch, wired):
     monkeypatch.setattr(engines, "compiler_missing", lambda: "no C++ compiler")
     assert engines.auto(CPU, 10**9).why == "eager (auto: no C++ compiler)"
     run = wired(*world("test/OneState-v0", "steps=20", "execution=cudagraph", "device=cpu"))
-    assert "engine eager (cudagraph needs a GPU, not cpu)" in run.card
+    assert "engine eager (cudagraph needs a GPU, not cpu)" in run.summary
 
 
 class Keeps:
@@ -549,7 +549,7 @@ class Keeps:
     ("kind", "frozen"), [("number", True), ("made_tensor", True), ("constant", False), ("in_place", False)]
 )
 def test_what_a_part_keeps_in_python_is_never_frozen(kind, frozen, small_one, recorded_only, caplog):
-    """A recording would repeat the first call's number for ever; such a step runs as written, and the log says so."""
+    """A tracing would repeat the first call's number for ever; such a step runs eagerly, and the log says so."""
     x, keeps = torch.ones(3), Keeps()
     written = getattr(Keeps(), kind)
     step = engines.Compiled(CPU, 0).capture(lambda x: getattr(keeps, kind)(torch.as_tensor(x)), small=small_one)

@@ -12,7 +12,7 @@ aten = torch.ops.aten
 
 
 def rewritten(step, *args):
-    """The results of the recorded step, compared with those of the step, and what it calls."""
+    """The results of the traced step, compared with those of the step, and what it calls."""
     graph, _, states = trace(step, None, *args, rewrites=REWRITES)
     torch.testing.assert_close(graph(*states, *args), step(*args))
     return [node.target for node in graph.graph.nodes if node.op == "call_function"]

@@ -1,4 +1,4 @@
-"""Where the last hidden layer stands: in the torso, or in the output behind what a head or two streams need first."""
+"""Where the last hidden layer stands: in the torso, or in the output after what a head or two streams need first."""
 
 import numpy as np
 import pytest
@@ -86,12 +86,12 @@ def test_fractions_enter_before_the_last_hidden_layer(torso, head, output):
     embedded = network.head.embedding(features, tau.expand(len(features), -1))
     z, negative = network.head.output(embedded), network.head.output(-embedded)
     constant = network.head.output(torch.zeros_like(embedded))
-    assert not torch.allclose(z - constant, constant - negative, atol=1e-4)  # not linear behind the product
+    assert not torch.allclose(z - constant, constant - negative, atol=1e-4)  # not linear after the product
 
 
 @pytest.mark.parametrize("core", ["lstm", "gru"])
 def test_in_front_of_a_core_the_layer_stays_in_the_torso(core):
-    """It is what the core reads; the streams behind the core have the layers that `output.hidden` names."""
+    """It is what the core reads; the streams after the core have the layers that `output.hidden` names."""
     network = made("nature_cnn", f"core={core}", "output=dueling", "output.hidden=[32]")
     assert [m.out_features for m in linears(network.torso)] == [512]
     assert [(m.in_features, m.out_features) for m in linears(network.head.output.value)] == [(64, 32), (32, 1)]
@@ -127,12 +127,12 @@ def test_where_no_layer_can_move_all_stays_and_the_card_says_what_to_set(wired, 
     kept, moved = (run.trainer.learner.online.state_dict() for run in both)
     assert kept.keys() == moved.keys()
     assert all(torch.equal(kept[name], moved[name]) for name in kept)
-    assert "output.hidden=[" in both[1].card
-    assert "output.hidden=[" not in both[0].card
+    assert "output.hidden=[" in both[1].summary
+    assert "output.hidden=[" not in both[0].summary
 
 
 def test_the_card_shows_the_network_as_it_is(wired):
-    card = wired("env=cartpole", "output=dueling", "tuned.hidden=[48,24]", "steps=100").card
+    card = wired("env=cartpole", "output=dueling", "tuned.hidden=[48,24]", "steps=100").summary
     assert "MLP(hidden=[48]" in card
     assert "Dueling(hidden=[24], layer=Linear(), norm=layer)" in card
 

@@ -74,7 +74,7 @@ def test_what_is_observed_tells_which_torso_fits(seen, choice):
 def test_the_card_says_what_was_taken_and_why(wired, overrides, kind, says):
     run = wired(*overrides)
     assert type(run.trainer.learner.online.torso) is kind
-    (line,) = (line for line in run.card.splitlines() if line.startswith("  torso "))
+    (line,) = (line for line in run.summary.splitlines() if line.startswith("  torso "))
     assert says in line
 
 
@@ -190,7 +190,7 @@ def test_real_numbers_of_any_number_of_axes_are_taken_by_every_torso_that_they_f
     run = wired(*chosen)
     run.trainer.run()
     obs = run.trainer.memory.ring.obs
-    (line,) = (line for line in run.card.splitlines() if line.startswith("  memory "))
+    (line,) = (line for line in run.summary.splitlines() if line.startswith("  memory "))
     said, mib = float(line.partition(" MiB")[0].split()[-1]), obs.numel() * 4 / 2**20
     assert mib - 0.05 <= said <= mib + 0.2  # it says what float32 takes
     assert run.trainer.evaluate(1)["lengths"] == [10]

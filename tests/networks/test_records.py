@@ -24,7 +24,7 @@ SPACES = st.one_of(
 
 
 def by_hand(parts, record):
-    """One record's parts, from its bytes alone: each begins at the next multiple of 8 behind the one before."""
+    """One record's parts, from its bytes alone: each begins at the next multiple of 8 after the one before."""
     raw, place, found = record.tobytes(), 0, {}
     for name, part in parts:
         while place % 8:

@@ -216,7 +216,7 @@ def test_another_runs_memory_becomes_one_stream(splits, capacity, ticks, num_env
         mark = ring.written.clone()
     got = transitions(ring_of(dataset.run_rows(chunks, ring.written, ring.rows)))
     by_env = [[g for g in got if g[0][1] == e] for e in range(num_envs)]
-    assert [g for env in by_env for g in env] == got  # one environment behind the other
+    assert [g for env in by_env for g in env] == got  # one environment after the other
     for env in range(num_envs):
         want = known(rows, env)
         last = want[-1]

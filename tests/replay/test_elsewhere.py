@@ -58,4 +58,4 @@ def test_torch_and_numpy_keep_the_same_ring_and_the_same_priorities(stride, stat
             torch.testing.assert_close(mine, theirs, rtol=0, atol=0, equal_nan=True)
         for mine, theirs in zip(samplers[0].state().values(), samplers[1].state().values(), strict=True):
             torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=0)  # sums are added up in another order
-    assert drawn > 100 and 20 < len(unasked) < 60  # behind more rows than it has room for it asks
+    assert drawn > 100 and 20 < len(unasked) < 60  # after more rows than it has room for it asks

@@ -22,7 +22,7 @@ def test_a_memory_in_a_file_is_the_same_memory(wired, replay):
         run.trainer.run()
     assert all(map(torch.equal, learnt(usual.trainer), learnt(mapped.trainer)))
     directory = mapped.trainer.directory
-    assert f"MiB on a file in {directory}" in mapped.card
+    assert f"MiB on a file in {directory}" in mapped.summary
     assert not (directory / "replay.obs").exists()  # nothing stays behind, not even after kill -9
     with open("/proc/self/maps") as maps:
         assert any(str(directory) in line and "deleted" in line for line in maps)  # and yet it lies there

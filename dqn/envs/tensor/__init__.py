@@ -1,4 +1,4 @@
-"""Worlds as tensor programs: E environments at once, on any device, recorded and captured with the step around them."""
+"""Worlds as tensor programs: E environments at once, on any device, traced and captured with the step around them."""
 
 from collections.abc import Callable
 

@@ -54,7 +54,7 @@ class Catch:
 class DeepSea:
     """A diver sinks a row a step from the top left corner of N × N cells, a column to the left or to the right.
 
-    Observation [E, N, N]: 1 at the diver, else 0; nothing is seen behind the last row, where the episode ends. Going
+    Observation [E, N, N]: 1 at the diver, else 0; nothing is seen after the last row, where the episode ends. Going
     right costs 0.01/N; going right in the last column gives 1, which takes right N times out of N. Which of the two
     actions is right is drawn for each cell with `mapping_seed`, by NumPy's legacy generator, as the suite does.
     Errors: ValueError for a size below 2. Osband et al. (2020), "Behaviour suite", deep_sea; Osband et al. (2019).
@@ -99,6 +99,6 @@ class DeepSea:
 
 
 def _one_hot(cell: Tensor, spec: Spec) -> Tensor:
-    """True at one cell, counted row by row, of each grid, and nowhere behind the last: [E] int64 → [E, *obs_shape]."""
+    """True at one cell, counted row by row, of each grid, and nowhere after the last: [E] int64 → [E, *obs_shape]."""
     rows, columns = spec.obs_shape
     return (torch.arange(rows * columns, device=cell.device) == cell.unsqueeze(-1)).unflatten(-1, (rows, columns))

@@ -1,7 +1,7 @@
 """What the five games of MinAtar share: the board of 10 × 10 cells, actions that stick, and a step in two parts.
 
 A game is tensors over E environments. No number is asked of the device and no shape hangs on what happens, so that a
-step can be recorded, compiled or captured. The rules are those of Young & Tian (2019), "MinAtar: An Atari-Inspired
+step can be traced, compiled or captured. The rules are those of Young & Tian (2019), "MinAtar: An Atari-Inspired
 Testbed for Thorough and Reproducible Reinforcement Learning Experiments", step for step those of minatar 1.0.15.
 """
 

@@ -8,7 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 class Tables:
     """Constant tensors by name, copied once to each device that asks for them.
 
-    A copy made while a step is recorded has no numbers and is not kept, so a world asks in its first `reset`.
+    A copy made while a step is traced has no numbers and is not kept, so a world asks in its first `reset`.
     """
 
     def __init__(self, **tables: Tensor):
@@ -19,6 +19,6 @@ class Tables:
         if device in self.copies:
             return self.copies[device]
         copy = {name: table.to(device) for name, table in self.copies[torch.device("cpu")].items()}
-        if not any(isinstance(table, FakeTensor) for table in copy.values()):  # the stand-ins of a recording
+        if not any(isinstance(table, FakeTensor) for table in copy.values()):  # the stand-ins of a tracing
             self.copies[device] = copy
         return copy

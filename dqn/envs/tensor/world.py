@@ -13,8 +13,8 @@ class World(Protocol):
 
     A state is a dict of tensors [E, ...] that say all there is to know. The functions are pure: they write into no
     tensor they are given, shapes are fixed, nothing is asked of the device, and every call draws the same number of
-    random numbers, all from `generator`. So a step can be recorded, compiled and captured with what surrounds it.
-    Time limits and resets are the caller's: an episode is to be cut after `limit` steps (0: never), and a step behind
+    random numbers, all from `generator`. So a step can be traced, compiled and captured with what surrounds it.
+    Time limits and resets are the caller's: an episode is to be cut after `limit` steps (0: never), and a step after
     an end gives numbers without meaning.
     """
 

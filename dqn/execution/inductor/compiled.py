@@ -1,4 +1,4 @@
-"""The whole step as one program: recorded as it is (execution.inductor.tracing), fused by torch.compile's compiler."""
+"""The whole step as one program: traced as it is (execution.inductor.tracing), fused by torch.compile's compiler."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -77,7 +77,7 @@ class Program:
 
 
 def compile_graph(graph: fx.GraphModule, inputs: list[Tensor]) -> Callable:
-    """torch.compile's compiler alone: the graph needs none of its tracing, nor what it does before and behind each call
+    """torch.compile's compiler alone: the graph needs none of its tracing, nor what it does before and after each call
     for callers that have gradients or views of the tensors."""
     from torch._inductor import compile, config
 
@@ -90,9 +90,9 @@ def compile_graph(graph: fx.GraphModule, inputs: list[Tensor]) -> Callable:
     outputs, structure = tree_flatten(output.args[0])
     output.args = (outputs,)
     for node in graph.graph.nodes:
-        if node.op == "placeholder":  # some know the tensor they were recorded with: those would be taken for all
+        if node.op == "placeholder":  # some know the tensor they were traced with: those would be taken for all
             node.meta.pop("val", None)
-    alone = fx.GraphModule({}, graph.graph)  # without the tensors it was recorded with, which would be inputs too
+    alone = fx.GraphModule({}, graph.graph)  # without the tensors it was traced with, which would be inputs too
     shape = fx.Graph()
     shape.output(tree_unflatten([shape.placeholder(f"output_{i}") for i in range(len(outputs))], structure))
     fake = FakeTensorMode(shape_env=ShapeEnv())  # its caches ask for one

@@ -31,7 +31,7 @@ def _bytes(x: Tensor) -> bool:
 
 
 def _words(x: Tensor, lead: int) -> Tensor | None:
-    """Bytes behind the first `lead` axes as words, or nothing where they are none."""
+    """Bytes after the first `lead` axes as words, or nothing where they are none."""
     whole = _bytes(x) and x.is_contiguous() and not x.storage_offset() % WORD and not prod(x.shape[lead:]) % WORD
     return x.flatten(lead).view(torch.int64) if whole else None
 

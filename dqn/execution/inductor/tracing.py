@@ -1,6 +1,6 @@
 """A step as a graph of tensor operations.
 
-It is recorded as it is: run on tensors without numbers, while every operation below autograd is written down, so that
+It is traced as it is: run on tensors without numbers, while every operation below autograd is written down, so that
 sampling, both networks, the backward pass, clipping and the optimizer lie in one graph. Nothing is changed by that. The
 tensors which the step reads and writes become the graph's inputs, and so do its random numbers: they are drawn before
 each call, from the same generators in the same order as the step as written would.
@@ -42,7 +42,7 @@ def trace(
 def _recorded(
     step: Callable, optimizer: torch.optim.Optimizer | None, otherwise: dict[Any, Callable], *args: Tensor
 ) -> tuple[fx.GraphModule, dict[int, Tensor]]:
-    """One recording, and whose its stand-ins are, by id."""
+    """One tracing, and whose its stand-ins are, by id."""
     fake = FakeTensorMode(allow_non_fake_inputs=True)
 
     def plain(*args: Tensor) -> Any:  # a bound method's self would be counted as an argument
@@ -61,9 +61,9 @@ def _same(graph: fx.GraphModule, real: dict[int, Tensor], other: fx.GraphModule,
         return [real.get(id(x), x) for x in values if isinstance(x, Tensor)]
 
     def alike(x: Tensor, y: Tensor) -> bool:
-        if isinstance(y, FakeTensor):  # the first recording's: what was there before is lost
+        if isinstance(y, FakeTensor):  # the first tracing's: what was there before is lost
             raise UsageError(
-                "A part replaces one of its tensors in a step that is recorded: change it in place, as with copy_, or "
+                "A part replaces one of its tensors in a step that is traced: change it in place, as with copy_, or "
                 "set execution=eager."
             )
         return x is y or torch.equal(x, y)
@@ -73,7 +73,7 @@ def _same(graph: fx.GraphModule, real: dict[int, Tensor], other: fx.GraphModule,
 
 class StandIns(TorchDispatchMode):
     """Gives every operation tensors without numbers for the real ones (`real`: whose they are, by id); or an operation
-    that meets only real ones would be executed while it is recorded."""
+    that meets only real ones would be executed while it is traced."""
 
     def __init__(self, fake: FakeTensorMode):
         super().__init__()
@@ -141,12 +141,12 @@ def _recordable(optimizer: torch.optim.Optimizer | None) -> Iterator[None]:
 
 def _drawing(draws: list[partial]) -> dict[Any, Callable]:
     """What draws random numbers gives a tensor instead, which a draw of `draws` fills before each call: as torch.rand,
-    randn, randint and randperm do behind a fresh tensor."""
+    randn, randint and randperm do after a fresh tensor."""
 
     def drawing(whole: bool, fill: Callable) -> Callable:
         def draw(*args: Any, generator: Any, dtype: Any = None, device: Any = None, **options: Any) -> Tensor:
             *bounds, size = args  # of a permutation the size alone
-            with _disable_current_modes():  # a tensor with numbers: it is no part of the recording
+            with _disable_current_modes():  # a tensor with numbers: it is no part of the tracing
                 kind = dtype or (torch.int64 if whole else torch.get_default_dtype())
                 buffer = torch.zeros(size, dtype=kind, device=device)  # alike in both recordings
             draws.append(partial(fill, buffer, *bounds, generator=generator))
