@@ -53,7 +53,7 @@ def wire(overrides: list[str], directory: Path) -> build.Run:
 
 @contextmanager
 def engine_holds(engine: str) -> Iterator[None]:
-    """Where an engine gives up, a run goes on as written: a window of that would not be the engine's.
+    """Where an engine gives up, a run falls back to eager execution: a window of that would not be the engine's.
 
     Errors: RunError, with the reason.
     """
@@ -64,7 +64,7 @@ def engine_holds(engine: str) -> Iterator[None]:
         yield
     finally:
         log.removeHandler(handler)
-    gave_up = [line for line in said if line.startswith("The engine cannot be used")]
+    gave_up = [line for line in said if line.startswith("Falling back to eager execution")]
     if gave_up:
         raise RunError(f"execution={engine}: {gave_up[0]}")
 
