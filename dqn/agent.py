@@ -1,8 +1,12 @@
 """A trained agent in a program of one's own: agent = dqn.load("runs/NAME"); action = agent.act(obs)."""
 
+import copy
+import importlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,17 +18,23 @@ from omegaconf import DictConfig, OmegaConf
 from dqn.acting.actor import Actor
 from dqn.acting.exploration import EpsilonGreedy
 from dqn.config import parts
-from dqn.config.cli import opened_run, run_directory
+from dqn.config.cli import one_sentence, opened_run, run_directory
+from dqn.config.evaluator import Evaluator
+from dqn.config.resume import ALONE, is_agent_alone, stored_text
 from dqn.config.schema import check
-from dqn.device import choose_device
+from dqn.device import choose_device, same_process
 from dqn.envs.interface import Interface
+from dqn.envs.passed import Passed, factory_of, passed, source, standing
 from dqn.envs.spaces import MAX_ACTIONS, without_objects
 from dqn.envs.wrappers import make_one
 from dqn.errors import UsageError
 from dqn.networks.qnetwork import QNetwork
+from dqn.networks.records import inner
 from dqn.ops.schedules import Constant
+from dqn.seeding import parameter_hash
 from dqn.state import part
-from dqn.tracking.checkpoint import Checkpoints, Snapshot
+from dqn.tracking.checkpoint import Checkpoints, Snapshot, write_text
+from dqn.tracking.logger import read_table, text_log
 from dqn.types import Spec
 
 INTERFACE = "environment.json"  # what a run's directory keeps of its environment
@@ -42,12 +52,12 @@ class Trained:
     snapshot: Snapshot
 
 
-def trained(directory: Path, device: torch.device, trust: Sequence[str] = ()) -> Trained:
-    """What a run has trained. Its environment is not made, so its package need not be installed.
+def trained(directory: Path, device: torch.device, cfg: DictConfig) -> Trained:
+    """What a run has trained, `cfg` being its configuration, whose parts may be made. Its environment is not made, so
+    its package need not be installed.
 
-    Errors: UsageError, also where the run names code that is neither of this package nor of modules in `trust`.
+    Errors: UsageError.
     """
-    cfg = opened_run(directory, trust)
     check(cfg)
     snapshot = Checkpoints(directory / "checkpoints").load(weights_only=True)
     interface = _interface(directory, cfg)
@@ -78,10 +88,16 @@ def _interface(directory: Path, cfg: DictConfig) -> Interface | None:
         ) from error
 
 
-def load(run: str, device: str = "cpu", trust: Sequence[str] = ()) -> "Agent":
+def load(run: str | Path, device: str = "cpu", trust: Sequence[str] = (), env: Any = None) -> "Agent":
     """The agent of the run in directory `run`; see dqn.load."""
     chosen, _ = choose_device(device)
-    return Agent(trained(run_directory("run", str(run)), chosen, trust), chosen)
+    directory, given = run_directory("run", str(run)), None if env is None else passed(env)
+    trust = [trust] if isinstance(trust, str) else [*trust]
+    if given is not None:
+        given = replace(given, factory=factory_of(given))
+        if given.module is not None:  # the caller names it in this very call
+            trust.append(given.module)
+    return Agent(trained(directory, chosen, opened_run(directory, trust)), chosen, directory, given)
 
 
 class Agent:
@@ -89,12 +105,26 @@ class Agent:
 
     What it sees is what the run's environments show, wrappers included (`make` makes one), and the actions are theirs.
     Everything takes what one environment shows, or several at once, with one more axis in front.
+
+    `directory` is the run's, None where nothing was kept. `result` is what `result.json` holds, None where the run is
+    not finished. `progress` has a dict for each time that numbers were logged: `env_steps`, `episode/return`,
+    `evaluation/return`, `learner/loss` and so on, those that there were.
     """
 
-    def __init__(self, found: Trained, device: torch.device):
+    def __init__(
+        self, found: Trained, device: torch.device, directory: Path, given: Passed | None = None, kept: bool = True
+    ):
         self.cfg, self.network, self.device, self.spec = found.cfg, found.network.eval(), device, found.spec
-        self.interface = found.interface
+        self.interface, self.counters = found.interface, found.snapshot.counters
+        self.directory = directory if kept else None
+        self.progress: list[dict[str, Any]] = read_table(directory)
+        self.result: dict[str, Any] | None = _result(directory)
+        self._given = given
         self._make_actor(1)
+
+    def __repr__(self) -> str:
+        name = "a tensor world" if self.interface is None else self.interface.id
+        return f"Agent({name}, {self.counters['env_steps']:,} env_steps, {self.directory or 'in memory'})"
 
     def _make_actor(self, environments: int) -> None:
         nothing = torch.Generator(self.device)  # a greedy action needs no random numbers
@@ -124,6 +154,59 @@ class Agent:
         q = self.network.step(torch.from_numpy(seen).to(self.device), self.actor.remembered)[0].q.cpu().numpy()
         return q[0] if single else q
 
+    @property
+    def parameters_hash(self) -> str:
+        """sha256 of the network's parameters: equal hashes mean equal networks, to the last bit."""
+        return parameter_hash(self.network.state_dict())
+
+    def evaluate(
+        self, episodes: int = 100, seed: int | None = None, epsilon: float | None = None, progress: bool = True
+    ) -> dict[str, Any]:
+        """Play whole episodes greedily, or with `epsilon`, in environments of its own, and give what an evaluation of
+        `result.json` holds: `mean` and `std` of the raw returns, `returns`, `lengths` and so on.
+
+        The same seed gives the same numbers. Errors: UsageError where no environment can be made.
+        """
+        if not isinstance(episodes, int) or episodes < 1:
+            raise UsageError(f"episodes must be a whole number ≥ 1, got {episodes!r}.")
+        cfg = copy.deepcopy(self.cfg)
+        cfg.tracking.evaluate_in = "own"
+        level = logging.INFO if progress else logging.WARNING
+        with one_sentence(), same_process(), text_log(None, level), self._environment():
+            torch.set_num_threads(cfg.execution.threads)
+            program = parts.acting_program(cfg, self.device)
+            evaluator = Evaluator(cfg, self.network, self.device, program, shown=progress)
+            try:
+                if inner(self.spec).states:
+                    evaluator.know_optimal()
+                result = evaluator(episodes, epsilon, seed, longest=self.counters["longest"])
+            finally:
+                evaluator.close()
+                self.network.eval()
+        return result | {"env_steps": self.counters["env_steps"], "device": str(self.device)}
+
+    def save(self, path: str | Path) -> None:
+        """Write the agent to a directory that `dqn.load` opens: configuration, spaces and weights, no replay memory.
+
+        What lies there of an agent that was saved before is replaced. Errors: UsageError where a run lies there.
+        """
+        directory = Path(path)
+        checkpoints = Checkpoints(directory / "checkpoints")
+        if (directory / "config.yaml").exists() and not is_agent_alone(directory):
+            raise UsageError(f"{directory} holds a run: save the agent in a directory of its own.")
+        weights = {f"learner/online/{name}": x for name, x in self.network.state_dict().items()}
+        counters = {**self.counters, ALONE: True}
+        with one_sentence():
+            directory.mkdir(parents=True, exist_ok=True)
+            checkpoints.save(counters["env_steps"], weights, {}, torch.zeros(1), 0, counters)
+            write_text(directory / "config.yaml", stored_text(self.cfg))
+            if self.interface is not None:
+                write_text(directory / INTERFACE, json.dumps(self.interface.plain()))
+
+    def _environment(self) -> AbstractContextManager[None]:
+        """The environment that was passed stands for the one that the configuration names."""
+        return standing(str(self.cfg.env.get("id")), None if self._given is None else self._given.factory)
+
     def make(self, **kwargs: Any) -> gymnasium.Env:
         """A Gymnasium environment as the run's, with more arguments: render_mode="human" to watch it.
 
@@ -133,10 +216,17 @@ class Agent:
         if self.interface is None or env.vectorization == "vector_entry_point":
             name = type(self).__name__ if self.interface is None else self.interface.id
             raise UsageError(f"{name} is no single Gymnasium environment: make what is to be seen yourself.")
+        if kwargs and self._given is not None and self._given.single:
+            raise UsageError(
+                f"{self.interface.id} was passed as an environment that exists: what it was made with cannot change."
+            )
         options = {**cast(dict, OmegaConf.to_container(env.kwargs, resolve=True)), **kwargs}
         limit, wrappers = env.max_episode_steps, parts.wrappers_of(self.cfg)
         most = env.get("max_actions") or MAX_ACTIONS
-        return make_one(0, env.id, env.imports, options, limit, wrappers, most).env  # pyright: ignore[reportAttributeAccessIssue]  # of Watched
+        for module in env.imports:
+            importlib.import_module(module)
+        with self._environment():
+            return make_one(0, source(env.id), env.imports, options, limit, wrappers, most).env  # pyright: ignore[reportAttributeAccessIssue]  # of Watched
 
     def _read(self, obs: Any, mask: Any) -> tuple[np.ndarray, bool]:
         """Observations as the network takes them, [B, *obs_shape], and whether they are of one environment."""
@@ -165,6 +255,13 @@ class Agent:
             except ValueError as error:
                 raise UsageError(f"The action mask is one {error}.") from error
         return legal
+
+
+def _result(directory: Path) -> dict[str, Any] | None:
+    """What lies in `result.json`, None where there is nothing or it is damaged."""
+    with suppress(OSError, ValueError):
+        return json.loads((directory / "result.json").read_text())
+    return None
 
 
 def _arrangement(obs: Any, space: Any, spec: Spec) -> tuple[bool, int]:

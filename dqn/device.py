@@ -1,6 +1,7 @@
 """Which device a run uses, and where its replay memory lies."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -26,6 +27,20 @@ def choose_device(name: str) -> tuple[torch.device, str]:
         reason = str(error).strip().splitlines()[0]
         raise UsageError(f"device={name} cannot be used here ({reason}): choose device=auto or device=cpu.") from None
     return device, f"asked for by device={name}"
+
+
+@contextmanager
+def same_process() -> Iterator[None]:
+    """torch's settings and its random numbers are after the block as they were before: the number of threads, how
+    float32 products are computed, and the streams of the CPU and of every GPU in use."""
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            torch.set_float32_matmul_precision(precision)
 
 
 def choose_place(name: str, device: torch.device) -> torch.device:

@@ -3,16 +3,9 @@
 import json
 import sys
 
-import torch
-
-from dqn.agent import trained
-from dqn.config import parts
-from dqn.config.cli import front_door, names, real, run_directory, say, text, verb_options, whole
-from dqn.config.evaluator import Evaluator
-from dqn.device import choose_device
-from dqn.networks.records import inner
+from dqn.agent import load
+from dqn.config.cli import front_door, names, real, say, text, verb_options, whole
 from dqn.tracking.checkpoint import write_text
-from dqn.tracking.logger import start_text_log
 
 OPTIONS = {
     "run": text, "episodes": whole(1), "seed": whole(0), "epsilon": real(0, 1), "device": text, "trust": names,
@@ -29,19 +22,10 @@ def evaluate() -> None:
         say(USAGE)
         return
     given = verb_options(sys.argv[1:], USAGE, OPTIONS, "run")
-    directory = run_directory("run", given["run"])
-    device, _ = choose_device(given.get("device", "auto"))
-    found = trained(directory, device, given.get("trust", ()))
-    cfg, counters = found.cfg, found.snapshot.counters
-    torch.set_num_threads(cfg.execution.threads)
-    cfg.tracking.evaluate_in = "own"
-    evaluator = Evaluator(cfg, found.network, device, parts.acting_program(found.cfg, device))
-    if inner(found.spec).states:
-        evaluator.know_optimal()
-    start_text_log(None)
-    result = evaluator(given.get("episodes", 100), given.get("epsilon"), given.get("seed"), longest=counters["longest"])
-    evaluator.close()
-    result |= {"env_steps": counters["env_steps"], "device": str(device)}
+    agent = load(given["run"], given.get("device", "auto"), given.get("trust", ()))
+    assert agent.directory is not None
+    directory = agent.directory
+    result = agent.evaluate(given.get("episodes", 100), given.get("seed"), given.get("epsilon"))
     write_text(directory / "evaluation.json", json.dumps(result, indent=1))
     say(f"{result['episodes']} episodes at epsilon {result['epsilon']:g}: {result['mean']:.2f} ± {result['std']:.2f}")
     say(f"Every return is in {(directory / 'evaluation.json').resolve()}")

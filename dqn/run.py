@@ -5,10 +5,10 @@ import logging
 import os
 import platform
 import signal
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from math import nan
 from pathlib import Path
 from shlex import quote
@@ -28,35 +28,54 @@ from dqn.config.cli import plain_options
 from dqn.config.compatible import unread
 from dqn.config.resume import claimed, resumed, stored_text
 from dqn.config.summary import identity
+from dqn.config.trust import modules_to_trust
+from dqn.envs.passed import FROM_PYTHON
 from dqn.errors import RunError, UsageError
 from dqn.processes import SIGNALS, kill_children
 from dqn.seeding import parameter_hash
 from dqn.tracking.checkpoint import write_text
-from dqn.tracking.logger import start_text_log
-from dqn.trainer import Trainer
+from dqn.tracking.logger import text_log
+from dqn.trainer import Callback, Trainer
 
 log = logging.getLogger("dqn")
 
 
+class Stopped(SystemExit):
+    """A signal has stopped the run, with a checkpoint. It ends a process as a shell expects: with 128 + its number."""
+
+    def __init__(self, number: int):
+        super().__init__(128 + number)
+        self.number = number
+
+
 @contextmanager
-def stop_on_signals(trainer: Trainer) -> Iterator[list[int]]:
-    """The first Ctrl-C, SIGTERM or SIGHUP lets the run end with a checkpoint, a second one ends it at once, with every
-    process that it has started. Yields the signals that came."""
+def stop_on_signals(trainer: Trainer, guest: bool = False) -> Iterator[list[int]]:
+    """The first Ctrl-C, SIGTERM or SIGHUP lets the run end with a checkpoint. A second one ends the process at once,
+    with every process that it has started; where the run is the `guest` of another program, it does what it did before
+    the run. Yields the signals that came."""
     caught: list[int] = []
     if threading.current_thread() is not threading.main_thread():  # handlers are the main thread's
         yield caught
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
+        if caught and guest:
+            restore_handlers()
+            signal.raise_signal(number)
+            return
         if caught:
             kill_children()  # or one that hangs would be left
             os._exit(128 + number)
         caught.append(number)
         if trainer.complete:
             log.info("All steps are done: python -m dqn.evaluate run=%s evaluates them.", trainer.directory)
-            sys.exit(128 + number)
+            raise Stopped(number)
         trainer.stop = True
         log.info("Stopping with a checkpoint; once more to stop at once.")
+
+    def restore_handlers() -> None:
+        for number, handler in usual.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
     usual = {number: signal.getsignal(number) for number in SIGNALS}
     for number, handler in usual.items():
@@ -65,8 +84,7 @@ def stop_on_signals(trainer: Trainer) -> Iterator[list[int]]:
     try:
         yield caught
     finally:
-        for number, handler in usual.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        restore_handlers()
 
 
 @contextmanager
@@ -80,19 +98,42 @@ def quiet_threads() -> Iterator[None]:
         threading.excepthook = usual
 
 
-def train(cfg: DictConfig, directory: Path, given: Sequence[str] = (), brief: bool = False) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Host:
+    """What a run is told by the program that starts it.
+
+    `given`: the overrides of its command line. `brief`: the terminal shows warnings and the result alone, as where many
+    runs follow one another. `callbacks` and `progress`: see trainer.Trainer. `guest`: the process goes on after the
+    run, as a notebook's does.
+    """
+
+    given: Sequence[str] = ()
+    brief: bool = False
+    callbacks: Sequence[Callback] = ()
+    progress: bool = True
+    guest: bool = False
+    kept: bool = True  # the directory stays after the run
+
+    def how_to_go_on(self, directory: Path) -> str:
+        """The end of the sentence that says that the run was stopped."""
+        if not self.kept:
+            return ""
+        python = f"dqn.train(resume={str(directory)!r})"
+        return f" Continue with: {python if self.guest else f'python -m dqn.train resume={quote(str(directory))}'}"
+
+
+def train(cfg: DictConfig, directory: Path, host: Host) -> dict[str, Any]:
     """One run from the configuration to `result.json`; `cfg.resume` continues the run that lies in `directory`.
 
-    `given` are the overrides of the command line. `brief`: the terminal shows warnings and the result alone, as where
-    many runs follow one another.
+    Errors: UsageError, RunError, and Stopped where a signal has stopped it.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    with claimed(directory), quiet_threads():
-        start_text_log(directory / "train.log", logging.WARNING if brief else logging.INFO)
-        return _train(cfg, directory, given)
+    level = logging.WARNING if host.brief else logging.INFO
+    with claimed(directory), quiet_threads(), text_log(directory / "train.log", level):
+        return _train(cfg, directory, host)
 
 
-def _train(cfg: DictConfig, directory: Path, given: Sequence[str]) -> dict[str, Any]:
+def _train(cfg: DictConfig, directory: Path, host: Host) -> dict[str, Any]:
     started = perf_counter()
     if cfg.resume is None and [*(directory / "checkpoints").glob("*.json")]:
         raise UsageError(
@@ -100,11 +141,12 @@ def _train(cfg: DictConfig, directory: Path, given: Sequence[str]) -> dict[str, 
         )
     snapshot = resumed(cfg, directory) if cfg.resume is not None else None
     # TensorBoard forgets what an earlier process logged after this step, and repeats nothing.
-    run = build.run(cfg, directory, snapshot.counters["env_steps"] + 1 if snapshot else 0)
+    purge_step = snapshot.counters["env_steps"] + 1 if snapshot else 0
+    run = build.run(cfg, directory, purge_step, host.callbacks, host.progress)
     trainer = run.trainer
     trainer.meter.started = started
     log.info("%s", run.summary)
-    for sentence in [*run.warnings, *unread(cfg, given)]:
+    for sentence in [*run.warnings, *unread(cfg, host.given)]:
         log.warning("%s", sentence)
     if snapshot is not None:
         log.info("Resuming from %s", directory)
@@ -119,15 +161,11 @@ def _train(cfg: DictConfig, directory: Path, given: Sequence[str]) -> dict[str, 
     if snapshot is None:
         trainer.logger.text("config", f"```yaml\n{text}```")
     try:
-        with stop_on_signals(trainer) as caught:
+        with stop_on_signals(trainer, host.guest) as caught:
             trainer.run()
             if caught:
-                log.info(
-                    "Stopped at %s steps. Continue with: python -m dqn.train resume=%s",
-                    f"{trainer.env_steps:,}",
-                    quote(str(directory)),
-                )
-                sys.exit(128 + caught[0])
+                log.info("Stopped at %s steps.%s", f"{trainer.env_steps:,}", host.how_to_go_on(directory))
+                raise Stopped(caught[0])
             return finish(cfg, run)
     except RunError as error:
         log.debug("The run ended here", exc_info=True)
@@ -176,7 +214,7 @@ def finish(cfg: DictConfig, run: build.Run) -> dict[str, Any]:
     }
     repeated = (directory / "result.json").is_file()  # of these very steps: its evaluation has been logged
     write_text(directory / "result.json", json.dumps(result, indent=1))  # what is known, before what may fail
-    if cfg.tracking.final_episodes:
+    if cfg.tracking.final_episodes and not trainer.stop:
         evaluation = trainer.close_evaluation(cfg.tracking.final_episodes, logged=not repeated)
         result["evaluation"] = evaluation
         write_text(directory / "result.json", json.dumps(result, indent=1))
@@ -188,9 +226,18 @@ def finish(cfg: DictConfig, run: build.Run) -> dict[str, Any]:
     )
     log.info("Results are in %s", directory.resolve())
     shown = quote(str(directory))
-    log.info("  evaluate:  python -m dqn.evaluate run=%s episodes=100", shown)
+    log.info("  evaluate:  %s", evaluate_command(cfg, directory))
     log.info("  curves:    tensorboard --logdir %s", shown)
     return result
+
+
+def evaluate_command(cfg: DictConfig, directory: Path) -> str:
+    """What evaluates the run: a command, or, where its environment cannot be found by a name, a line of Python."""
+    if str(cfg.env.get("id") or "").startswith(FROM_PYTHON):
+        return f"dqn.load({str(directory)!r}, env=…).evaluate(100)"
+    modules = modules_to_trust(cfg, directory / "config.yaml")
+    trust = f" {quote('trust=[' + ','.join(modules) + ']')}" if modules else ""
+    return f"python -m dqn.evaluate run={quote(str(directory))} episodes=100{trust}"
 
 
 def say_evaluation(evaluation: dict[str, Any], trainer: Trainer, seconds: float) -> None:

@@ -1,6 +1,9 @@
 """Seeding: one seed, a stream of its own for every purpose, and the hash that shows two runs equal."""
 
 import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -16,6 +19,19 @@ def stream(seed: int, *purpose: str | int) -> int:
 def generator(seed: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
     """A torch generator of its own for `purpose`."""
     return torch.Generator(device=device).manual_seed(stream(seed, purpose))
+
+
+@contextmanager
+def same_randomness() -> Iterator[None]:
+    """The random streams of Python, NumPy and torch go on after the block as if nothing had been drawn in it."""
+    python, numpy = random.getstate(), np.random.get_state()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
 
 
 def parameter_hash(state: dict[str, Tensor]) -> str:

@@ -64,7 +64,7 @@ def one_of_many(cfg: DictConfig, directory: Path) -> float:
     from hydra.core.hydra_config import HydraConfig
 
     from dqn.config.resume import again
-    from dqn.run import score, train
+    from dqn.run import Host, score, train
 
     hydra_cfg = HydraConfig.get()
     name = f"Job {hydra_cfg.job.num + 1} of {os.environ.get(JOBS, '?')}"
@@ -73,7 +73,7 @@ def one_of_many(cfg: DictConfig, directory: Path) -> float:
     if result is not None:
         say(f"{directory} is finished.")
         return score(result)
-    return score(train(cfg, directory, hydra_cfg.overrides.task, brief=True))
+    return score(train(cfg, directory, Host(hydra_cfg.overrides.task, brief=True)))
 
 
 class SweepTable(Callback):

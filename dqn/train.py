@@ -26,10 +26,10 @@ def job(cfg: "DictConfig") -> float:
     directory = Path(hydra_cfg.runtime.output_dir)
     cfg = placed(by_id(cfg), directory)
     if hydra_cfg.mode is not RunMode.MULTIRUN:
-        from dqn.run import score, train
+        from dqn.run import Host, score, train
 
         # Errors end here with a sentence, because Hydra would say more.
-        return score(front_door(lambda: train(cfg, directory, hydra_cfg.overrides.task)))
+        return score(front_door(lambda: train(cfg, directory, Host(hydra_cfg.overrides.task))))
     from dqn.sweep import one_of_many
 
     return one_of_many(cfg, directory)

@@ -1,7 +1,7 @@
 """The trainer: time. Collect, store, learn, sync, evaluate, log, checkpoint, all counted in env_steps."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from math import isfinite
@@ -15,7 +15,7 @@ from torch import Tensor
 from dqn.errors import RunError, UsageError
 from dqn.learning.learner import STATS
 from dqn.ops.clock import Times, crossed
-from dqn.seeding import stream
+from dqn.seeding import same_randomness, stream
 from dqn.state import pack, unpack
 from dqn.tracking.checkpoint import Checkpoints, Snapshot, save_batch
 from dqn.tracking.logger import Logger, Progress
@@ -24,6 +24,7 @@ from dqn.tracking.value_warnings import ValueWarnings
 from dqn.types import Rows
 
 log = logging.getLogger("dqn")
+Callback = Callable[["Trainer", dict[str, Any]], Any]
 COUNTERS = ("env_steps", "updates", "points", "evaluated")  # kept in a checkpoint
 
 
@@ -34,9 +35,13 @@ class Trainer:
     `evaluate` (evaluator.Evaluator) gives the numbers of one evaluation and changes nothing here. Every multiple of
     `checkpoint_every` (and when the collector says it is due) is a synchronisation point: environments are re-seeded
     from (seed, number of the point) and reset, the running episodes are cut by a truncation. A checkpoint at any other
-    moment (an
-    interruption, the end) also holds the actions since the last point, which replayed bring the environments back; so
-    every resume is exact.
+    moment (an interruption, the end) also holds the actions since the last point, which replayed bring the environments
+    back; so every resume is exact.
+
+    Each of `callbacks` is called as callback(trainer, numbers) after the log was written, an evaluation was played or a
+    checkpoint was saved. `numbers` are what was logged, by tag, with `env_steps`, `updates` and, where one was saved,
+    `checkpoint`. One that returns True ends the run there, as if its steps were done. One that raises ends it with a
+    checkpoint and its own exception. Random numbers that a callback draws are not missing in the run.
     """
 
     collector: Any
@@ -51,11 +56,15 @@ class Trainer:
     directory: Path
     logger: Logger
     engine: Any
+    callbacks: Sequence[Callback] = ()
+    progress: bool = True  # show how far the run is
 
     def __post_init__(self) -> None:
         self.env_steps = self.updates = self.points = 0
         self.evaluated = -1
         self.ready = self.stop = self.unevaluated = False
+        self.enough = False  # a callback has ended the run
+        self.news: dict[str, Any] = {}  # what the callbacks have not been told yet
         self.value_warnings = ValueWarnings(self.learner, self.gamma)
         self.saved_at, self.drawn = -1, ()
         recorded = float(self.memory.ring.reward.nan_to_num().abs().max())
@@ -77,11 +86,12 @@ class Trainer:
         """From where the run stands to `times.steps`, or until `stop` is set; ends with a checkpoint."""
         times = self.times
         self.meter.begin(self.env_steps, self.updates)
-        with closing(Progress(times.steps, self.env_steps)) as progress:
+        with closing(Progress(times.steps, self.env_steps, self.progress)) as progress:
             self.evaluate_when_due()  # the first, or one that a signal interrupted
             if not self.points:
                 self.synchronise()
-            while self.env_steps < times.steps and not self.stop:
+            self.tell()
+            while self.env_steps < times.steps and not self.stop and not self.enough:
                 before = self.env_steps
                 self.env_steps = self.collector.collect(before, times, self.store, self.meter.seconds)
                 last = max(before, self.env_steps - self.collector.num_envs)  # where the last tick began
@@ -97,12 +107,33 @@ class Trainer:
                 if due:
                     self.checkpoint()
                 progress.update(self.env_steps, self.meter.last_returns)
+                self.tell()
         self.checkpoint()
+        self.tell()
 
     @property
     def complete(self) -> bool:
-        """All steps are done and saved."""
-        return self.saved_at == self.env_steps >= self.times.steps
+        """All steps are done, or a callback has ended the run, and it is saved."""
+        return self.saved_at == self.env_steps and (self.env_steps >= self.times.steps or self.enough)
+
+    def tell(self) -> None:
+        """Tell the callbacks what happened since they were told last, where anything did.
+
+        The turn of the loop is over: what comes next is what comes next after a resume, so a checkpoint may be saved.
+        """
+        news, self.news = self.news, {}
+        if not news or not self.callbacks:
+            return
+        news = {"env_steps": self.env_steps, "updates": self.updates, **news}
+        try:
+            with same_randomness():
+                for callback in self.callbacks:
+                    if callback(self, dict(news)) and not self.enough:
+                        self.enough = True
+                        log.info("A callback ended the run at %s steps.", f"{self.env_steps:,}")
+        except (Exception, SystemExit):
+            self.checkpoint()
+            raise
 
     def store(self, rows: Rows) -> None:
         with self.meter.timed("store"):
@@ -179,7 +210,9 @@ class Trainer:
             numbers = {"return": result["mean"], "std": result["std"], "length": float(np.mean(result["lengths"]))}
             episode_info = {f"info/{k}": v["mean"] for k, v in result.get("info", {}).items() if v["mean"] is not None}
             numbers |= episode_info
-            self.logger.scalars({**{f"evaluation/{k}": v for k, v in numbers.items()}, **known}, self.env_steps)
+            tagged = {**{f"evaluation/{k}": v for k, v in numbers.items()}, **known}
+            self.logger.scalars(tagged, self.env_steps)
+            self.news |= tagged
         return result
 
     def no_evaluation(self, error: UsageError) -> None:
@@ -213,6 +246,7 @@ class Trainer:
                 "learner/lr": float(self.learner.optimizer.param_groups[0]["lr"]),
             }
             self.logger.scalars(numbers, self.env_steps)
+            self.news |= numbers
             if not np.isfinite(numbers.get("learner/loss", 0.0)):
                 self.diverged()
             if "learner/q_max" in numbers:
@@ -250,6 +284,7 @@ class Trainer:
             self.checkpoints.save(self.env_steps, pack(self.parts), rows, ring.written, ring.rows, counters)
             self.saved_rows, self.saved_at = ring.written.clone(), self.env_steps
             self.logger.flush()
+            self.news["checkpoint"] = str(self.checkpoints.directory)
 
     def restore(self, snapshot: Snapshot) -> Iterator[str]:
         """Continue from a checkpoint; yields a line about each restored part."""

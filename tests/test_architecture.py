@@ -17,17 +17,17 @@ VERBS = {"train", "evaluate", "report"}
 LEVELS = [  # each imports from those above it alone, and rooms never import one another
     {"errors"},
     {"types", "resources", "processes", "seeding", "device", "state", "programs"},
-    {"ops"},
+    {"ops", "protocols"},
     ROOMS,
     {"trainer"},
     {"config"},
     {"agent"},
     {"run", "report"},
-    {"sweep"},
+    {"sweep", "api"},
     {"train", "evaluate"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
-READERS = {"config", "agent", "run", "sweep", *VERBS}  # of the configuration
+READERS = {"config", "agent", "api", "run", "sweep", *VERBS}  # of the configuration
 
 
 def room(path):

@@ -1,6 +1,6 @@
 """Wires one run: every part of the configuration in its place."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from dqn.programs import Programs, as_written
 from dqn.replay.memory import Memory
 from dqn.seeding import stream
 from dqn.tracking.logger import Logger
-from dqn.trainer import Trainer
+from dqn.trainer import Callback, Trainer
 from dqn.types import Batch
 
 
@@ -43,8 +43,16 @@ class Run:
         self.trainer.collector.close()
 
 
-def run(cfg: DictConfig, directory: Path, purge_step: int | None = None) -> Run:
+def run(
+    cfg: DictConfig,
+    directory: Path,
+    purge_step: int | None = None,
+    callbacks: Sequence[Callback] = (),
+    progress: bool = True,
+) -> Run:
     """Wire one run in `directory`: nothing has been stepped or learnt yet.
+
+    `callbacks` are called as trainer.Trainer says; `progress` shows how far it is.
 
     Errors: UsageError, also for what a part refuses when it is made.
     """
@@ -55,13 +63,22 @@ def run(cfg: DictConfig, directory: Path, purge_step: int | None = None) -> Run:
     envs = parts.environments(cfg, device)
     try:
         with parts.making("This run"):
-            return _wire(cfg, directory, purge_step, device, why, envs)
+            return _wire(cfg, directory, purge_step, device, why, envs, callbacks, progress)
     except BaseException:
         envs.close()
         raise
 
 
-def _wire(cfg: DictConfig, directory: Path, purge_step: int | None, device: torch.device, why: str, envs: Any) -> Run:
+def _wire(
+    cfg: DictConfig,
+    directory: Path,
+    purge_step: int | None,
+    device: torch.device,
+    why: str,
+    envs: Any,
+    callbacks: Sequence[Callback],
+    progress: bool,
+) -> Run:
     spec, seed = envs.spec, cfg.seed
     optimal = envs.optimal_q(cfg.gamma) if inner(spec).states else None
     refuse_unused(cfg.torso, inner(spec))
@@ -80,9 +97,9 @@ def _wire(cfg: DictConfig, directory: Path, purge_step: int | None, device: torc
     trainer = Trainer(
         collector=collector, actor=actor, memory=memory, learner=learner,
         update=flush_denormals(_update(memory, learner, programs, device)),
-        evaluate=Evaluator(cfg, online, device, parts.acting_program(cfg, device), envs, optimal),
+        evaluate=Evaluator(cfg, online, device, parts.acting_program(cfg, device), envs, optimal, progress),
         times=times, seed=seed, gamma=cfg.gamma, directory=directory, logger=Logger(directory, purge_step),
-        engine=engine,
+        engine=engine, callbacks=callbacks, progress=progress,
     )  # fmt: skip
     shown = summary(parts.with_dense_layer(cfg, envs.spec), envs, memory_plan, why, engine.why, directory)
     return Run(trainer, envs.id, device, shown, warnings(cfg, learner.lr_schedule, envs))

@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from math import nan, prod
 from pathlib import Path
 from typing import Any, NoReturn
@@ -292,36 +293,51 @@ def fail(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """What goes wrong inside becomes one of the two errors that users see; a fault of the program stays as it is.
+
+    Errors: UsageError, RunError.
+    """
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        cause = error.__cause__
+        known = isinstance(error, InstantiationException) and isinstance(cause, (UsageError, RunError))
+        raise UsageError(str(cause) if known else explain(error)) from None
+    except PermissionError as error:
+        said = f"{_file(error)} cannot be written ({error.strerror}): choose another place with run.dir=PATH."
+        raise UsageError(said) from error
+    except (NotADirectoryError, FileExistsError, FileNotFoundError) as error:
+        said = f"{_file(error)} is no directory and cannot be made: choose another place with run.dir=PATH."
+        raise UsageError(said) from error
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):  # as torch's own is
+            raise
+        said = " ".join(str(error).split())[:200]
+        raise UsageError(f"not enough memory ({said}): make the network or the batch smaller.") from error
+    except BrokenPipeError:  # as of --help | head
+        raise
+    except OSError as error:
+        raise RunError(f"{_file(error)}: {error.strerror or error}.") from error
+
+
 def front_door(job: Callable[[], Any]) -> Any:
     """Run a job; bad input ends with one sentence and exit code 2, a broken run with one and code 1."""
     if not {"", os.getcwd()} & {*sys.path}:
         sys.path.insert(0, "")  # as python -m does: parts and worlds of one's own lie where one is
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands errors on instead of printing them its own way
     try:
-        return job()
+        with one_sentence():
+            return job()
     except KeyboardInterrupt:
         fail("Interrupted before anything was lost.", 130)
     except UsageError as error:
         fail(str(error), 2)
     except RunError as error:
         fail(str(error), 1)
-    except (HydraException, OmegaConfBaseException) as error:
-        cause = error.__cause__
-        if isinstance(error, InstantiationException) and isinstance(cause, (UsageError, RunError)):
-            fail(str(cause), 2)
-        fail(explain(error), 2)
-    except PermissionError as error:
-        fail(f"{_file(error)} cannot be written ({error.strerror}): choose another place with run.dir=PATH.", 2)
-    except (NotADirectoryError, FileExistsError, FileNotFoundError) as error:
-        fail(f"{_file(error)} is no directory and cannot be made: choose another place with run.dir=PATH.", 2)
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):  # as torch's own is
-            raise
-        fail(f"not enough memory ({' '.join(str(error).split())[:200]}): make the network or the batch smaller.", 2)
-    except BrokenPipeError:  # as of --help | head
+    except BrokenPipeError:
         os._exit(0)
-    except OSError as error:
-        fail(f"{_file(error)}: {error.strerror or error}.", 1)
 
 
 def _file(error: OSError) -> str:

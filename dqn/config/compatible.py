@@ -6,6 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from dqn.envs.passed import is_standing
 from dqn.errors import UsageError
 from dqn.resources import cores
 
@@ -76,6 +77,10 @@ def _acting(cfg: DictConfig) -> dict[str, bool]:
     return {
         "execution.actor=process acts in Gymnasium's environments, not in tensor worlds or recorded data: set "
         "execution.actor=local": elsewhere and ("path" in cfg.replay or "world" in cfg.env),
+        f"execution.actor=process makes environments by their name, and {cfg.env.get('id')} was passed as an object: "
+        "set execution.actor=local, or pass a class or function of a module that can be imported": (
+            elsewhere and is_standing(str(cfg.env.get("id")))
+        ),
         "execution.actor=process steps its environments itself: set env.vectorization=sync, or execution.actor=local": (
             elsewhere and cfg.env.get("vectorization") == "async"
         ),

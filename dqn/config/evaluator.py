@@ -43,9 +43,11 @@ class Evaluator:
         prepare: Prepare,
         training: Any = None,
         optimal: Any = None,
+        shown: bool = True,
     ):
         self.cfg, self.network, self.device, self.prepare = cfg, network, device, prepare
         self.training = training if cfg.tracking.evaluate_in == "training" else None
+        self.shown = shown  # how far it is
         self.optimal = optimal  # Q* of states that are seen, where it is known
         self.envs: Any = None
         self.only_one = False  # no second environment can be made
@@ -75,7 +77,7 @@ class Evaluator:
         self.generator.manual_seed(stream(seed, "evaluation"))
         self.network.eval()  # mean weights and fixed fractions: nothing is drawn
         try:
-            with EvaluationProgress(episodes) as progress:
+            with EvaluationProgress(episodes, self.shown) as progress:
                 result = play(actor, envs, episodes, stream(seed, "evaluation"), cap, stop, progress)
             episode_info = result.pop("episode_info")
             if envs.episode_info:

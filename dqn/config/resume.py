@@ -3,8 +3,8 @@
 import json
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dqn.tracking.checkpoint import Snapshot  # which imports torch
 
 log = logging.getLogger("dqn")
+ALONE = "agent_alone"  # the counter by which a checkpoint says that it holds an agent without its run
 STORED = "stored_run"  # the name by which Hydra finds a resumed run's configuration in memory
 
 
@@ -68,23 +69,31 @@ def resume_arguments(arguments: list[str]) -> list[str]:
     if run[0] == run[-1] and run[0] in "'\"":  # as Hydra's own values may be
         run = run[1:-1]
     directory = run_directory("resume", run)
-    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
-    for argument in arguments:
-        if argument.partition("=")[0] in groups:
-            raise UsageError(f"{argument}: a resumed run keeps its parts; only numbers can be changed beside resume=.")
-    stored = opened_run(directory, names("trust", given.get("trust", "")))
-    OmegaConf.set_struct(stored, True)
-    ConfigStore.instance().store(STORED, stored)
     rest = [a for a in arguments if a.partition("=")[0] not in ("resume", "trust")]
+    store_run(directory, rest, names("trust", given.get("trust", "")))
     return [
-        "--config-name", STORED, *rest, f"resume={_quoted(directory)}", f"hydra.run.dir={_quoted(directory)}",
+        "--config-name", STORED, *rest, f"resume={quoted(directory)}", f"hydra.run.dir={quoted(directory)}",
         "hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none",
     ]  # fmt: skip
 
 
-def _quoted(path: Path) -> str:
-    """A path as a value of Hydra's grammar, whatever letters it has."""
-    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
+def store_run(directory: Path, overrides: Sequence[str], trust: Sequence[str]) -> None:
+    """Store a run's configuration where Hydra finds it, as STORED, for `overrides` to change numbers of it.
+
+    Errors: UsageError where it names code that is not trusted, or an override chooses a part anew.
+    """
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+    for override in overrides:
+        if override.partition("=")[0] in groups:
+            raise UsageError(f"{override}: a resumed run keeps its parts; only numbers can be changed beside resume=.")
+    stored = opened_run(directory, trust)
+    OmegaConf.set_struct(stored, True)
+    ConfigStore.instance().store(STORED, stored)
+
+
+def quoted(text: Path | str) -> str:
+    """A text as a value of Hydra's grammar, whatever letters it has."""
+    return "'" + str(text).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def placed(cfg: DictConfig, directory: Path) -> DictConfig:
@@ -100,17 +109,18 @@ def placed(cfg: DictConfig, directory: Path) -> DictConfig:
 def stored_text(cfg: DictConfig) -> str:
     """What a run writes to config.yaml: its options as they were composed. Those that refer to each other still do, so
     that a number changed beside `resume=` reaches every part that uses it; what else was interpolated is a value."""
-    return OmegaConf.to_yaml(_values_of_others(OmegaConf.merge(cfg, {"resume": None})))
+    return OmegaConf.to_yaml(values_of_others(OmegaConf.merge(cfg, {"resume": None})))
 
 
-def _values_of_others(cfg: Any) -> Any:
+def values_of_others(cfg: Any) -> Any:
+    """`cfg` with a value in the place of whatever is interpolated from elsewhere: Hydra's choices, the time of day."""
     for key in list(cfg) if OmegaConf.is_dict(cfg) else range(len(cfg)):
         node = cfg._get_node(key)
         if OmegaConf.is_interpolation(cfg, key):
             if INTERPOLATION.search(str(node._value())):
                 cfg[key] = OmegaConf.select(cfg, str(key), throw_on_resolution_failure=False)
         elif OmegaConf.is_config(node) and not (node._is_none() or node._is_missing()):
-            _values_of_others(node)
+            values_of_others(node)
     return cfg
 
 
@@ -132,10 +142,24 @@ def resumed(cfg: DictConfig, directory: Path) -> "Snapshot":
 
     saved = placed(run_config(directory), directory)
     keep(cfg, saved)
+    if is_agent_alone(directory):
+        raise UsageError(
+            f"{directory} holds an agent without its replay memory, which cannot be resumed: begin a new run with its "
+            f"weights, init_from={directory}, or resume the run that it is of."
+        )
     snapshot = Checkpoints(directory / "checkpoints").load()
     if cfg.steps != saved.steps and cfg.steps < (done := snapshot.counters["env_steps"]):
         raise UsageError(f"steps={cfg.steps} are fewer than the {done:,} of this run: set as many or more.")
     return snapshot
+
+
+def is_agent_alone(directory: Path) -> bool:
+    """Whether a directory holds an agent that `Agent.save` wrote, and no run."""
+    from dqn.tracking.checkpoint import Checkpoints
+
+    with suppress(UsageError):
+        return ALONE in Checkpoints(directory / "checkpoints").load(weights_only=True).counters
+    return False
 
 
 def again(cfg: DictConfig, directory: Path) -> dict[str, Any] | None:

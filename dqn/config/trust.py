@@ -57,30 +57,44 @@ def check_parts(cfg: DictConfig, path: Path, trust: Sequence[str] = ()) -> None:
 
     Errors: UsageError, which names the option, the code, and what to add to trust it.
     """
-    plain = _resolved(cfg, path)
+    for option, name in _foreign(_resolved(cfg, path), path, trust):
+        raise _refusal(path, option, name)
+
+
+def modules_to_trust(cfg: DictConfig, path: Path) -> list[str]:
+    """What `trust=[…]` must name for whoever opens the run that `path` is the configuration of."""
+    found = (_module(option, name) for option, name in _foreign(_resolved(cfg, path), path))
+    return list(dict.fromkeys(found))
+
+
+def _foreign(plain: dict[str, Any], path: Path, trust: Sequence[str] = ()) -> Iterator[tuple[str, Any]]:
+    """Each option that names code which is neither a known part nor trusted, and the name."""
     for name, target in _targets(plain):
         if not _is_part(target, trust):
-            raise _refusal(path, name, target)
+            yield name, target
     env = plain.get("env")
     if not isinstance(env, dict):
         return
     imports = env.get("imports") or []
     for module in [imports] if isinstance(imports, str) else imports:
         if not _trusted(str(module), trust) and not (module in IMPORTS and _installed(str(module), path)):
-            raise _refusal(path, "env.imports", module)
+            yield "env.imports", module
     id = str(env.get("id") or "")
     if ":" in id and not _trusted(id.partition(":")[0], trust):
-        raise _refusal(path, "env.id", id)
+        yield "env.id", id
     if FOREIGN.match(id) and not _trusted(id, trust):
-        raise _refusal(path, "env.id", id)
+        yield "env.id", id
+
+
+def _module(option: str, name: Any) -> str:
+    module = str(name).partition(":")[0]
+    return module if option in ("env.imports", "env.id") else module.rpartition(".")[0] or module
 
 
 def _refusal(path: Path, option: str, name: Any) -> UsageError:
-    module = str(name).partition(":")[0]
-    module = module.rpartition(".")[0] or module if option not in ("env.imports", "env.id") else module
     return UsageError(
         f"{path} names {option}={name}, which is no part of this package: it would execute code. If you know where the "
-        f"run comes from, add trust=[{module}]."
+        f"run comes from, add trust=[{_module(option, name)}]."
     )
 
 

@@ -12,6 +12,7 @@ import gymnasium
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from dqn.envs.gym import GymEnvs
+from dqn.envs.passed import source
 from dqn.envs.spaces import MAX_ACTIONS
 from dqn.envs.vector import WatchedVector
 from dqn.envs.workers import Workers
@@ -36,7 +37,8 @@ def make(
     max_actions: int = MAX_ACTIONS,
     episode_info: Sequence[str] = (),
 ) -> GymEnvs:
-    """`num_envs` copies of the Gymnasium environment `id`; `imports` names the packages that register it.
+    """`num_envs` copies of the Gymnasium environment `id`; `imports` names the packages that register it. An id
+    `module:Name` is a class or function of a module, which needs no registration (envs.passed).
 
     `vectorization`: `sync` (one process), `async` (a process each) or `vector_entry_point` (the environment's own
     vector class). `autoreset`: `next_step`, `same_step` or `disabled`; an environment's own vector class brings its
@@ -55,14 +57,20 @@ def make(
             f"env.wrappers ({', '.join(wrappers)}) go around single environments: set env.vectorization=sync or async, "
             f"or env.wrappers.{next(iter(wrappers))}=null."
         )
-    one = partial(
-        make_one, id=id, imports=imports, kwargs=kwargs, limit=max_episode_steps, wrappers=wrappers,
-        max_actions=max_actions, masks=action_mask != "none", episode_info=tuple(episode_info),
-    )  # fmt: skip
     with _one_sentence(id, kwargs):
+        for module in imports:
+            importlib.import_module(module)
+        found = source(id)
+        one = partial(
+            make_one, source=found, imports=imports, kwargs=kwargs, limit=max_episode_steps, wrappers=wrappers,
+            max_actions=max_actions, masks=action_mask != "none", episode_info=tuple(episode_info),
+        )  # fmt: skip
         if vectorization == "vector_entry_point":
-            for module in imports:
-                importlib.import_module(module)
+            if not isinstance(found, str):
+                raise UsageError(
+                    f"env.vectorization=vector_entry_point makes environments that are registered with Gymnasium, and "
+                    f"{id} is not: set env.vectorization=sync or async."
+                )
             limit = {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
             envs = gymnasium.make_vec(id, num_envs, vectorization_mode=vectorization, **limit, **kwargs)
             return GymEnvs(WatchedVector(envs, id, tuple(episode_info)), action_mask, None, max_actions, episode_info)

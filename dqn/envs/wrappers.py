@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Dict
 
 from dqn.envs.answers import STEP, WrongAnswer, number, reset_answer, wrong_answer
@@ -178,7 +179,7 @@ class LastStep(gymnasium.Wrapper):
 
 def make_one(
     index: int,
-    id: str,
+    source: str | EnvSpec,
     imports: Sequence[str],
     kwargs: dict[str, Any],
     limit: int | None,
@@ -187,14 +188,17 @@ def make_one(
     masks: bool = True,
     episode_info: Sequence[str] = (),
 ) -> gymnasium.Env:
-    """Environment `index` of a vector, with every space an array or a Dict of arrays, watched. `masks`: the masks of
-    its info are read; `episode_info` are the values of its info that are handed on."""
+    """Environment `index` of a vector, with every space an array or a Dict of arrays, watched.
+
+    `source` is what envs.passed finds for its id. `masks`: the masks of its info are read; `episode_info` are the
+    values of its info that are handed on."""
     end_with_parent()  # where it is made in a process of its own
+    id = source if isinstance(source, str) else source.id
     for module in imports:
         importlib.import_module(module)
     try:
-        env = gymnasium.make(id, disable_env_checker=True, max_episode_steps=limit, **kwargs)
-    except (gymnasium.error.Error, ImportError, TypeError):
+        env = gymnasium.make(source, disable_env_checker=True, max_episode_steps=limit, **kwargs)
+    except (gymnasium.error.Error, ImportError, TypeError, UsageError):
         raise
     except (Exception, SystemExit) as error:  # its constructor's own
         raise UsageError(f"{id} cannot be made ({type(error).__name__}: {error}): correct it or env.kwargs.") from error

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +11,8 @@ from time import perf_counter
 from typing import Any
 
 import tqdm
+
+from dqn.tracking.checkpoint import write_text
 
 log = logging.getLogger("dqn")
 
@@ -68,6 +71,25 @@ def start_text_log(path: Path | None, level: int = logging.INFO) -> None:
         log.addHandler(file)
 
 
+@contextlib.contextmanager
+def text_log(path: Path | None, level: int = logging.INFO) -> Iterator[None]:
+    """`start_text_log` while the block runs; afterwards the log is as the program had it before."""
+    usual, usual_level, propagate = list(log.handlers), log.level, log.propagate
+    for handler in usual:  # start_text_log closes what it finds
+        log.removeHandler(handler)
+    try:
+        start_text_log(path, level)
+        yield
+    finally:
+        for handler in list(log.handlers):
+            log.removeHandler(handler)
+            handler.close()
+        for handler in usual:
+            log.addHandler(handler)
+        log.setLevel(usual_level)
+        log.propagate = propagate
+
+
 def trim_memory() -> None:
     """Give freed memory back to the system where the C library can: glibc's heap else grows by fragments for ever
     when tensors of some 100 kB come and go (seen: 1 GB in 100,000 steps)."""
@@ -75,11 +97,44 @@ def trim_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+class Table:
+    """The logged numbers as lines of JSON in the run's directory, so that any program can read them: each line is a
+    dict with `env_steps`. A resume keeps the lines before `purge_step`; a new run begins with none."""
+
+    FILE = "progress.jsonl"
+
+    def __init__(self, directory: Path, purge_step: int | None):
+        kept = [row for row in read_table(directory) if row["env_steps"] < purge_step] if purge_step else []
+        path = directory / self.FILE
+        write_text(path, "".join(json.dumps(row) + "\n" for row in kept))  # a new file: no link is followed
+        self.file = path.open("a", encoding="utf-8")
+
+    def write(self, values: dict[str, float], env_steps: int) -> None:
+        numbers = {tag: float(value) for tag, value in values.items()}
+        self.file.write(json.dumps({"env_steps": env_steps, **numbers}) + "\n")
+        self.file.flush()
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def read_table(directory: Path) -> list[dict[str, Any]]:
+    """The logged numbers of a run, a dict for each number of env_steps; what is damaged is left out."""
+    rows: dict[int, dict[str, Any]] = {}
+    path = directory / Table.FILE
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that a killed process left unfinished
+            row = json.loads(line)
+            rows.setdefault(int(row["env_steps"]), {}).update(row)
+    return [rows[env_steps] for env_steps in sorted(rows)]
+
+
 class Logger:
-    """Scalars by tag and env_steps into event files of the run's directory; with `purge_step` a resume starts clean.
+    """Scalars by tag and env_steps into event files of the run's directory and into its table; with `purge_step` a
+    resume starts clean.
 
     Only TAGS, time/<stage>, exploration/<its name> and what tracking.info names are accepted: a new tag is a decision,
-    not an accident. Where the event files cannot be written the run goes on without them, and that is said once.
+    not an accident. Where the files cannot be written the run goes on without them, and that is said once.
     """
 
     def __init__(self, directory: Path, purge_step: int | None = None):
@@ -87,6 +142,7 @@ class Logger:
 
         self.directory, self.failed = directory, False
         self.writer = SummaryWriter(str(directory), purge_step=purge_step, flush_secs=10)
+        self.table = Table(directory, purge_step)
         self.allowed = {*TAGS, *(f"time/{stage}" for stage in STAGES)}
 
     @contextlib.contextmanager
@@ -106,6 +162,7 @@ class Logger:
         with self._writing():
             for tag, value in values.items():
                 self.writer.add_scalar(tag, value, env_steps)
+            self.table.write(values, env_steps)
 
     def text(self, tag: str, text: str) -> None:
         with self._writing():
@@ -127,25 +184,28 @@ class Logger:
     def close(self) -> None:
         with self._writing():
             self.writer.close()
+        with self._writing():
+            self.table.close()
 
 
 class Progress:
-    """A bar on a terminal (stderr), a plain line every tenth of the way elsewhere."""
+    """A bar on a terminal (stderr), a plain line every tenth of the way elsewhere; not `shown`, neither."""
 
-    def __init__(self, total: int, done: int = 0):
+    def __init__(self, total: int, done: int = 0, shown: bool = True):
+        self.shown = shown
         self.bar = tqdm.tqdm(
             total=total,
             initial=done,
             unit="step",
             unit_scale=True,
             dynamic_ncols=True,
-            disable=not sys.stderr.isatty(),
+            disable=not (shown and sys.stderr.isatty()),
         )
         self.total, self.tenth, self.shown_at = total, done * 10 // total, 0.0
 
     def update(self, env_steps: int, last_returns: Callable[[], Sequence[float]]) -> None:
         """Show where the run is and the mean of the last episodes' returns, ten times a second at most."""
-        if perf_counter() - self.shown_at < 0.1 and env_steps < self.total:
+        if not self.shown or (perf_counter() - self.shown_at < 0.1 and env_steps < self.total):
             return
         self.shown_at = perf_counter()
         returns = last_returns()
@@ -163,9 +223,11 @@ class Progress:
 
 
 class EvaluationProgress:
-    """How far an evaluation is, where it takes longer than a moment: a bar on a terminal, lines elsewhere."""
+    """How far an evaluation is, where it takes longer than a moment: a bar on a terminal, lines elsewhere; not `shown`,
+    neither."""
 
-    def __init__(self, episodes: int):
+    def __init__(self, episodes: int, shown: bool = True):
+        self.shown = shown
         self.episodes, self.begun, self.shown_at = episodes, perf_counter(), perf_counter()
         self.bar: Any = None
 
@@ -175,6 +237,8 @@ class EvaluationProgress:
     def __call__(self, played: int, decisions: int) -> None:
         """So many episodes are played, and so many decisions taken."""
         now = perf_counter()
+        if not self.shown:
+            return
         if sys.stderr.isatty():
             if self.bar is None and now - self.begun > 0.5:
                 self.bar = tqdm.tqdm(
