@@ -87,8 +87,9 @@ class Exploration(Protocol):
 
     name: str  # of the number that varies, for the log
 
-    def rate(self, env_steps: int) -> float:
-        """The number that varies, at this time."""
+    @property
+    def rate(self) -> Callable[[int], float]:
+        """The number that varies, as a function of env_steps."""
         ...
 
     def __call__(self, values: Values, rate: Tensor, generator: torch.Generator) -> Tensor:

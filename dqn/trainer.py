@@ -15,6 +15,7 @@ from torch import Tensor
 from dqn.errors import RunError, UsageError
 from dqn.learning.learner import STATS
 from dqn.ops.clock import Times, crossed
+from dqn.protocols import Collector, Engine
 from dqn.seeding import same_randomness, stream
 from dqn.state import pack, unpack
 from dqn.tracking.checkpoint import Checkpoints, Snapshot, save_batch
@@ -44,7 +45,7 @@ class Trainer:
     checkpoint and its own exception. Random numbers that a callback draws are not missing in the run.
     """
 
-    collector: Any
+    collector: Collector
     actor: Any
     memory: Any
     learner: Any
@@ -55,7 +56,7 @@ class Trainer:
     gamma: float
     directory: Path
     logger: Logger
-    engine: Any
+    engine: Engine
     callbacks: Sequence[Callback] = ()
     progress: bool = True  # show how far the run is
 

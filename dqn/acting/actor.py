@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from dqn.programs import Prepare, as_written
+from dqn.protocols import Exploration
 
 
 class Actor:
@@ -19,7 +20,7 @@ class Actor:
     def __init__(
         self,
         network: Any,
-        exploration: Any,
+        exploration: Exploration,
         device: torch.device,
         generator: torch.Generator,
         num_envs: int = 1,

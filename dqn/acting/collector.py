@@ -11,6 +11,7 @@ from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from dqn.ops.clock import Times
+from dqn.protocols import Environments
 from dqn.types import Rows, Step
 
 log = logging.getLogger("dqn")
@@ -23,7 +24,7 @@ class Collector:
     `begin(seed)` resets every environment; the actions since then, replayed, bring them back at a resume.
     """
 
-    def __init__(self, envs: Any, actor: Any, stage: Any):
+    def __init__(self, envs: Environments, actor: Any, stage: Any):
         self.envs, self.actor, self.stage = envs, actor, stage
         self.num_envs, self.resets = envs.num_envs, envs.mode is AutoresetMode.NEXT_STEP  # else no tick is one
         self.obs = np.zeros(0)

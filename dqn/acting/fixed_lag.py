@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dqn.ops.clock import Times, crossed
+from dqn.protocols import Environments
 from dqn.state import part
 from dqn.types import Rows
 
@@ -69,7 +70,7 @@ class FixedLagCollector:
     The interface is that of collector.Collector. `envs` are environments of the same kind, for what is asked of them.
     """
 
-    def __init__(self, transport: Transport, envs: Any):
+    def __init__(self, transport: Transport, envs: Environments):
         self.transport, self.envs, self.num_envs = transport, envs, envs.num_envs
         self.ahead = False  # a block was begun that has not been stored
         self.received: Played | None = None  # that block, where it was waited for already: at a checkpoint

@@ -1,11 +1,11 @@
 """Learning from recorded data: the collector that plays nothing."""
 
 from collections.abc import Callable
-from typing import Any
 
 from torch import Tensor
 
 from dqn.ops.clock import Times
+from dqn.protocols import Environments
 from dqn.types import Rows
 
 
@@ -14,7 +14,7 @@ class Offline:
 
     num_envs, due = 1, False
 
-    def __init__(self, envs: Any):
+    def __init__(self, envs: Environments):
         self.envs = envs  # of the run's kind, for what is asked of them
 
     def collect(self, now: int, times: Times, store: Callable[[Rows], None], seconds: dict[str, float]) -> int:

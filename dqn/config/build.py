@@ -20,6 +20,7 @@ from dqn.device import choose_device, choose_place, flush_denormals
 from dqn.learning.learner import Learner
 from dqn.networks.records import inner
 from dqn.programs import Programs, as_written
+from dqn.protocols import Engine
 from dqn.replay.memory import Memory
 from dqn.seeding import stream
 from dqn.tracking.logger import Logger
@@ -105,7 +106,7 @@ def _wire(
     return Run(trainer, envs.id, device, shown, warnings(cfg, learner.lr_schedule, envs))
 
 
-def _programs(engine: Any, place: torch.device) -> Programs:
+def _programs(engine: Engine, place: torch.device) -> Programs:
     """The programs that an engine makes; rows are written by one on a GPU alone, `place` is where the memory lies."""
     return Programs(
         act=partial(engine.capture, small=True),

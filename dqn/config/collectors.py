@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from dqn import protocols
 from dqn.acting.actor import Actor
 from dqn.acting.collector import Collector
 from dqn.acting.fixed_lag import FixedLagCollector
@@ -24,7 +25,7 @@ from dqn.seeding import stream
 STAGE_TICKS, STAGE_BYTES = 256, 2**26  # rows gathered, at most, and what they show, before they go to the ring
 
 
-def make_collector(cfg: DictConfig, envs: Any, actor: Actor, rows: int, tick: Prepare) -> Any:
+def make_collector(cfg: DictConfig, envs: Any, actor: Actor, rows: int, tick: Prepare) -> protocols.Collector:
     """What acts in the environments, where there is something to act in; a ring of few `rows` gets small blocks."""
     if "path" in cfg.replay:
         return Offline(envs)

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dqn.envs.passed import is_standing
 from dqn.errors import UsageError
+from dqn.protocols import Sampler
 from dqn.resources import cores
 
 
@@ -57,7 +58,7 @@ def unread(cfg: DictConfig, given: Sequence[str]) -> list[str]:
     ]
 
 
-def check_compatible(cfg: DictConfig, head: Any, sampler: Any, state_size: int) -> None:
+def check_compatible(cfg: DictConfig, head: Any, sampler: Sampler, state_size: int) -> None:
     """Refuse parts that do not go together, each pair in one sentence that says what to change. Errors: UsageError."""
     refused = (
         _acting(cfg)

@@ -33,6 +33,7 @@ from dqn.networks.qnetwork import QNetwork
 from dqn.networks.records import inner
 from dqn.ops.clock import Times
 from dqn.programs import Plain, Prepare, as_written
+from dqn.protocols import Engine, Sampler
 from dqn.replay.dataset import count, padding_rows
 from dqn.replay.frames import frame
 from dqn.replay.memory import Memory
@@ -262,7 +263,7 @@ def actor(
     return Actor(network, exploration, device, generator(cfg.seed, "exploration", device), num_envs, prepare)
 
 
-def engine(cfg: DictConfig, device: torch.device, updates: int) -> Any:
+def engine(cfg: DictConfig, device: torch.device, updates: int) -> Engine:
     """What makes programs of the steps on a device, `updates` of them to come."""
     with making("execution.engine"):
         return instantiate(cfg.execution.engine)(device, updates)
@@ -282,7 +283,7 @@ def acting_program(cfg: DictConfig, device: torch.device) -> Prepare:
     return partial(Eager(device, 0).capture, small=True)
 
 
-def sampler(cfg: DictConfig) -> Any:
+def sampler(cfg: DictConfig) -> Sampler:
     """What draws from the replay memory."""
     with making("replay.sampler"):
         return instantiate(cfg.replay.sampler)

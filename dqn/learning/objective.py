@@ -1,6 +1,6 @@
 """The objective: the one place where a prediction meets its target."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from dqn.ops.returns import lambda_bootstrap
-from dqn.types import Backup, Batch, Values
+from dqn.protocols import Backup, Term, Transform
+from dqn.types import Batch, Values
 
 
 @dataclass
@@ -30,9 +31,7 @@ class Objective:
     Sutton & Barto (2018), §11.1; Mnih et al. (2015).
     """
 
-    def __init__(
-        self, backup: Callable[..., Backup], transform: Any, lambda_: float | None = None, terms: Sequence[Any] = ()
-    ):
+    def __init__(self, backup: Backup, transform: Transform, lambda_: float | None = None, terms: Sequence[Term] = ()):
         self.backup, self.transform, self.lambda_, self.terms = backup, transform, lambda_, terms
 
     def __call__(self, online: Any, target: Any, batch: Batch) -> Loss:

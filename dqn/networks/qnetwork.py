@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dqn.networks.records import split
+from dqn.protocols import Core, Head, Normalizer, Torso
 from dqn.types import ILLEGAL, MASK, OBSERVATION, Batch, Rows, Spec, Values
 
 
@@ -19,8 +20,8 @@ class QNetwork(nn.Module):
     """
 
     def __init__(
-        self, torso: Any, head: Any, core: Any = None, parts: tuple[tuple[str, Spec], ...] = (),
-        precision: torch.dtype | None = None, normalizer: Any = None,
+        self, torso: Torso, head: Head, core: Core | None = None, parts: tuple[tuple[str, Spec], ...] = (),
+        precision: torch.dtype | None = None, normalizer: Normalizer | None = None,
     ):  # fmt: skip
         super().__init__()
         self.torso, self.core, self.head, self.parts, self.precision = torso, core, head, parts, precision

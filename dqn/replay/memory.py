@@ -1,11 +1,10 @@
 """The replay memory: sample starts, gather their windows, fold the returns."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from dqn.ops.returns import n_step
+from dqn.protocols import Sampler
 from dqn.replay.ring import Ring
 from dqn.types import Batch
 
@@ -21,7 +20,7 @@ class Memory:
     """
 
     def __init__(
-        self, ring: Ring, sampler: Any, gamma: float, steps: int, generator: torch.Generator,
+        self, ring: Ring, sampler: Sampler, gamma: float, steps: int, generator: torch.Generator,
         length: int = 1, burn_in: int = 0, stored_state: bool = True, reward_clip: float | None = None,
     ):  # fmt: skip
         self.ring, self.sampler, self.gamma, self.generator = ring, sampler, gamma, generator
@@ -101,7 +100,7 @@ class Memory:
 
     def report(self, batch: Batch, td_error: Tensor | None) -> None:
         """Tell the sampler how wrong the predictions were."""
-        if td_error is not None:
+        if td_error is not None and batch.slot is not None and batch.env is not None:
             td_error = td_error.to(batch.weight.device)
             valid = batch.weight.expand(td_error.shape) > 0
             self.sampler.report(batch.slot, batch.env, td_error, valid)
