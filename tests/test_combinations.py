@@ -53,7 +53,9 @@ AXES = {
         "sequences": ["replay=uniform", SEQUENCE, *PHASES],
         "dataset": ["replay=dataset", *OFFLINE],
     },
-    "exploration": levels("exploration", "epsilon_greedy", "epsilon_ladder", "boltzmann", "greedy"),
+    "exploration": levels(
+        "exploration", "epsilon_greedy", "epsilon_exponential", "epsilon_ladder", "boltzmann", "greedy"
+    ),
     "core": levels("core", "none", "lstm", "gru", **CORE),
     "transform": levels("transform", "identity", "signed_hyperbolic"),
     "target": levels("target", "period", "polyak", "none", period=["target.period=20"]),

@@ -68,7 +68,8 @@ def test_every_experiment_names_a_recipe_and_an_environment(wired, name, recorde
     )
     if env != "lunarlander":
         data = [f"replay.path={recorded}"] if algorithm == "cql" else []
-        run = wired(f"algorithm={algorithm}", f"env={env}", *data)
+        few = [FEW_ROWS, "env.num_envs=4"] if env == "atari" else []
+        run = wired(f"algorithm={algorithm}", f"env={env}", *data, *few)
         assert run.trainer.times.steps > 0
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import configure, here, mostly_slow, world
+from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dqn import evaluate, train
@@ -391,6 +392,31 @@ def test_a_resume_that_is_refused_leaves_the_run_as_it_was(tmp_path):
     assert "n_step cannot change" in said
     assert (directory / "config.yaml").read_text() == before
     run_to_end(f"resume={directory}", "steps=60")
+
+
+def test_the_importance_exponent_reaches_its_end_with_the_run_and_a_longer_budget_does_not_move_it(tmp_path):
+    """Schaul et al. (2016), §3.4: over the whole run, as it was when it began. A resume with more steps goes on with
+    the same schedule, so it is the run that would have been made with that schedule from the start, bit for bit."""
+    options = ["replay=prioritized", "learning_starts=100", "tuned.hidden=[16,16]", "tracking.checkpoint_every=100",
+               "tracking.evaluate_every=0", "tracking.final_episodes=0", "execution=eager"]  # fmt: skip
+
+    def trained(name, *arguments):
+        run_to_end(*arguments)
+        cfg = OmegaConf.load(tmp_path / name / "config.yaml")
+        result = json.loads((tmp_path / name / "result.json").read_text())
+        return cfg.replay.sampler.importance_exponent.steps, result["parameter_hash"]
+
+    def steps(*more):
+        return configure("replay=prioritized", *more).replay.sampler.importance_exponent.steps
+
+    assert (steps("steps=600"), steps("steps=600", "tuned.importance_steps=300")) == (600, 300)
+    assert trained("broken", *options, f"run.dir={tmp_path}/broken", "steps=200")[0] == 200
+    longer, resumed = trained("broken", f"resume={tmp_path}/broken", "steps=400")
+    assert longer == 200
+    same = [*options, f"run.dir={tmp_path}/straight", "steps=400"]
+    assert trained("straight", *same, "tuned.importance_steps=200") == (200, resumed)
+    other = [*options, f"run.dir={tmp_path}/other", "steps=400"]
+    assert trained("other", *other)[1] != resumed  # so it matters
 
 
 def test_groups_cannot_be_chosen_anew_beside_resume(never_killed):

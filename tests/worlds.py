@@ -68,6 +68,29 @@ class OneState(gymnasium.Env):
         return 0, 1.0, False, False, {}
 
 
+class Identity(gymnasium.Env):
+    """The observation is the action to take, drawn anew at each step: reward 1 for it, else 0; episodes of 10 steps.
+
+    It is seen as a state number, or as a real number in [0, 1] where `box` is true.
+    """
+
+    def __init__(self, actions=3, box=False):
+        self.box, self.action_space = box, Discrete(actions)
+        self.observation_space = Box(0, 1, (1,), np.float32) if box else Discrete(actions)
+
+    def _obs(self):
+        self.wanted = int(self.np_random.integers(self.action_space.n))
+        return np.array([self.wanted / (self.action_space.n - 1)], np.float32) if self.box else self.wanted
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self._obs(), {}
+
+    def step(self, action):
+        reward = float(action == self.wanted)
+        return self._obs(), reward, False, False, {}
+
+
 class Raising(Counting):
     """Raises at its `at`-th step."""
 
@@ -570,6 +593,7 @@ class Curious(EpsilonGreedy):
 
 gymnasium.register("test/Counting-v0", entry_point=Counting)
 gymnasium.register("test/OneState-v0", entry_point=OneState, max_episode_steps=10)
+gymnasium.register("test/Identity-v0", entry_point=Identity, max_episode_steps=10)
 gymnasium.register("test/Raising-v0", entry_point=Raising)
 gymnasium.register("test/Shaky-v0", entry_point=Shaky, max_episode_steps=7)
 gymnasium.register("test/HugeReward-v0", entry_point=HugeReward, max_episode_steps=10)

@@ -25,9 +25,9 @@ class EpsilonGreedy:
 
     def __init__(self, epsilon: Callable[[int], float] | float, ladder: float = 0.0):
         epsilon = epsilon if callable(epsilon) else Constant(epsilon)
-        for end in (epsilon(0), epsilon(10**15)):
-            if not 0 <= end <= 1:
-                raise ValueError(f"exploration.epsilon must stay in [0, 1], got {end}")
+        for value in (epsilon(0), *(epsilon(10**power) for power in range(16))):  # also of one that ends in 0
+            if not 0 <= value <= 1:
+                raise ValueError(f"exploration.epsilon must stay in [0, 1], got {value}")
         if ladder < 0:
             raise ValueError(f"exploration.ladder must be ≥ 0, got {ladder}")
         self.rate, self.ladder = epsilon, float(ladder)

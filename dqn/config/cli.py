@@ -24,6 +24,9 @@ from dqn.errors import RunError, UsageError
 HERE = Path(__file__).resolve().parent.parent  # dqn/
 OmegaConf.register_new_resolver("mul", lambda *numbers: prod(numbers), replace=True)  # ${mul:${env.num_envs},32}
 OmegaConf.register_new_resolver("max", max, replace=True)  # ${max:50000,${mul:5000,${env.num_envs}}}
+# ${at_start:${steps}}: the value that the option has when a run begins. A run's config.yaml holds that value and no
+# longer refers to the option (dqn.config.resume.stored_text), so a resume with other steps leaves it as it was.
+OmegaConf.register_new_resolver("at_start", lambda value: value, replace=True)
 
 
 def _chosen(group: str) -> str | None:

@@ -11,6 +11,24 @@ class Constant:
         return self.value
 
 
+class Exponential:
+    """value(t) = end + (start − end) · (1 − 1/steps)^t, and 0 from t = `until` on (None: never), t in env_steps.
+
+    It is what ε ← ε − (ε − end)/steps gives, once for each decision: the exploration of Clark et al. (2024), Beyond The
+    Rainbow, table D6 and the authors' code. Errors: ValueError when `steps` or `until` is not positive.
+    """
+
+    def __init__(self, start: float, end: float, steps: int, until: int | None = None):
+        if steps < 1 or (until is not None and until < 1):
+            raise ValueError(f"an exponential schedule needs steps ≥ 1 and until ≥ 1 or null, got {steps} and {until}")
+        self.start, self.end, self.steps, self.until = float(start), float(end), int(steps), until
+
+    def __call__(self, count: int) -> float:
+        if self.until is not None and count >= self.until:
+            return 0.0
+        return self.end + (self.start - self.end) * (1 - 1 / self.steps) ** count
+
+
 class Linear:
     """value(t) = start + (end − start) · clip((t − delay) / steps, 0, 1), t in env_steps.
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dqn.ops.schedules import Constant, Linear
+from dqn.ops.schedules import Constant, Exponential, Linear
 from dqn.ops.transforms import Identity, SignedHyperbolic
 
 
@@ -11,6 +11,29 @@ def test_linear_is_a_pure_function_of_the_count():
     assert Constant(0.0)(7) == 0.0
     with pytest.raises(ValueError, match="steps ≥ 1"):
         Linear(1, 0, 0)
+
+
+def stepped(start, end, steps, until, count):
+    """ε as the authors of Beyond The Rainbow compute it: once for each decision, one after another."""
+    epsilon = start
+    for _ in range(count):
+        epsilon -= (epsilon - end) / steps
+    return 0.0 if until is not None and count >= until else epsilon
+
+
+@pytest.mark.parametrize("until", [None, 500])
+@pytest.mark.parametrize(("start", "end", "steps"), [(1.0, 0.01, 100), (1.0, 0.01, 3), (0.2, 0.5, 50), (1.0, 0.1, 1)])
+def test_exponential_is_one_step_towards_the_end_for_each_decision(start, end, steps, until):
+    schedule = Exponential(start, end, steps, until)
+    for count in (0, 1, 2, 10, 99, 499, 500, 501, 3000):
+        assert schedule(count) == pytest.approx(stepped(start, end, steps, until, count), abs=1e-12)
+    assert schedule(10**15) == pytest.approx(0.0 if until else end)
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"steps": -3}, {"steps": 10, "until": 0}])
+def test_exponential_refuses_what_is_no_length(wrong):
+    with pytest.raises(ValueError, match="steps ≥ 1 and until ≥ 1"):
+        Exponential(1.0, 0.01, **wrong)
 
 
 def test_signed_hyperbolic_and_its_inverse():
