@@ -46,7 +46,7 @@ def train(
     trust: Sequence[str] = (),
     **options: Any,
 ) -> Agent:
-    """Train an agent; see dqn.train."""
+    """Train an agent; see dqn.train.Verb, which is dqn.train as a program calls it."""
     named = {"algorithm": algorithm, "steps": steps, "seed": seed, "device": device, **options}
     given = None if env is None else passed(env)
     with one_sentence(), _alone(), same_process():

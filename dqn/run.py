@@ -166,9 +166,11 @@ def _train(cfg: DictConfig, directory: Path, host: Host) -> dict[str, Any]:
             if caught:
                 log.info("Stopped at %s steps.%s", f"{trainer.env_steps:,}", host.how_to_go_on(directory))
                 raise Stopped(caught[0])
-            return finish(cfg, run)
+            return finish(cfg, run, host.kept)
     except RunError as error:
         log.debug("The run ended here", exc_info=True)
+        if not host.kept:
+            raise
         raise RunError(f"{error} (traceback in {directory / 'train.log'})") from error
     finally:
         run.close()
@@ -189,8 +191,9 @@ def restore(trainer: Trainer, snapshot: Any, directory: Path) -> None:
         ) from error
 
 
-def finish(cfg: DictConfig, run: build.Run) -> dict[str, Any]:
-    """`result.json`, the closing evaluation, and the lines that say what was reached and what to type next."""
+def finish(cfg: DictConfig, run: build.Run, kept: bool) -> dict[str, Any]:
+    """`result.json`, the closing evaluation, and the lines that say what was reached and, where the directory is kept,
+    what to type next."""
     trainer, directory = run.trainer, run.trainer.directory
     recent = trainer.meter.recent
     result = {
@@ -224,6 +227,8 @@ def finish(cfg: DictConfig, run: build.Run) -> dict[str, Any]:
         {**names, **plain_options(cfg), **names},  # the names come first, and say what was made
         {"evaluation/return": score(result)},
     )
+    if not kept:
+        return result
     log.info("Results are in %s", directory.resolve())
     shown = quote(str(directory))
     log.info("  evaluate:  %s", evaluate_command(cfg, directory))

@@ -56,6 +56,11 @@ class Lent(gymnasium.Wrapper):
         """Its owner closes it."""
 
 
+def _is_code(thing: Any) -> bool:
+    """Whether it is a class or a plain function, which a copy is the same as."""
+    return isclass(thing) or isfunction(thing)
+
+
 def passed(env: Any) -> Passed:
     """What a Python program means by `env`: an id, a class, a function that makes one, or an environment.
 
@@ -80,7 +85,7 @@ def passed(env: Any) -> Passed:
 def importable(thing: Any) -> str | None:
     """`module:Name` of a class or function that another program can import, else None."""
     module, name = getattr(thing, "__module__", None), getattr(thing, "__qualname__", None)
-    if not (isclass(thing) or isfunction(thing)) or not module or not name or module == "__main__" or "<" in name:
+    if not _is_code(thing) or not module or not name or module == "__main__" or "<" in name:
         return None
     id = f"{module}:{name}"
     return id if _imported(id) is thing else None
@@ -149,7 +154,7 @@ def source(id: str) -> str | EnvSpec:
         return factory(**kwargs)
 
     # Gymnasium copies the specification and all that is in it: a function is copied as itself, an object is not.
-    return EnvSpec(id, entry_point=factory if isclass(factory) or isfunction(factory) else made)
+    return EnvSpec(id, entry_point=factory if _is_code(factory) else made)
 
 
 def _imported(id: str) -> Any:
