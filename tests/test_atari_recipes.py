@@ -129,7 +129,7 @@ PUBLISHED = {  # recipe → option → (value, source); what is a frame there is
         **of(TOROMANOFF, optimizer__lr=5e-5, optimizer__eps=3.125e-4, learning_starts=80_000, target__period=32_000,
              n_step=3, layer__sigma0=0.1, replay__sampler__priority_exponent=0.2, head__samples=64, head__midpoints=32,
              head__cosines=64, head__kappa=1.0, max_grad_norm=None, backup___target_="dqn.ops.backups.double_q"),
-        **WHOLE_RUN, **NOISE_ALONE,
+        **WHOLE_RUN, **of(TOROMANOFF, exploration__epsilon__start=0.0, exploration__epsilon__end=0.0),
     },
     "der": {
         **of(DER, optimizer__lr=1e-4, optimizer__eps=1.5e-4, learning_starts=1_600, target__period=2_000, n_step=20,
@@ -330,7 +330,7 @@ CARTPOLE = {  # the numbers in which a recipe differs from dqn there, but for th
     "n_step": {"n_step": 3},
     "noisy_dqn": {"tuned.dense": "Noisy"},
     "rainbow": {"n_step": 3, "tuned.priority_exponent": 0.5, "tuned.dense": "Noisy"},
-    "rainbow_iqn": {"n_step": 3, "tuned.priority_exponent": 0.2, "tuned.dense": "Noisy"},
+    "rainbow_iqn": {"n_step": 3, "tuned.priority_exponent": 0.2, "tuned.dense": "Noisy", "tuned.epsilon_end": 0.0},
     "der": {
         "n_step": 20, "train_every": 1, "learning_starts": 1600, "tuned.lr": 1e-4, "tuned.eps": 1.5e-4,
         "tuned.priority_exponent": 0.5, "tuned.batch_size": 32, "tuned.target_period": 2000, "tuned.dense": "Noisy",
