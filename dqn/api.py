@@ -235,14 +235,15 @@ def _composed(name: str, arguments: list[str]) -> tuple[DictConfig, list[str]]:
 @contextmanager
 def _hydra() -> Iterator[None]:
     """Hydra reads this package's conf/ in the block; afterwards it is as the program had it."""
-    usual = GlobalHydra.instance().hydra, HydraConfig.instance().cfg, VersionBase.instance().getbase()
+    version: Any = VersionBase.instance()
+    usual = GlobalHydra.instance().hydra, HydraConfig.instance().cfg, version.getbase()
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             yield
     finally:
         GlobalHydra.instance().hydra, HydraConfig.instance().cfg = usual[:2]
-        VersionBase.instance().setbase(usual[2])
+        version.setbase(usual[2])
 
 
 @contextmanager

@@ -1,11 +1,14 @@
 """Training from Python: the same run as the command line's, for any form of environment, and nothing left after."""
 
 import copy
+import inspect
 import json
 import logging
 import os
 import random
+import re
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -27,6 +30,7 @@ from hydra.version import VersionBase
 from omegaconf import OmegaConf
 
 import dqn
+import dqn.agent
 from dqn import api, evaluate, report, train
 from dqn.config.cli import CONF
 
@@ -269,9 +273,13 @@ def test_a_package_that_registers_the_id_is_recorded():
     assert api._choice(api.passed("CartPole-v1"), []) == ["env=gym", "env.id='CartPole-v1'"]
 
 
+@pytest.mark.slow
 def test_workers_make_what_was_passed():
     agent = small(lambda: Corridor(4), None, {"env.vectorization": "async", "env.num_envs": 2}, steps=120)
     assert set(agent.result["evaluation"]["lengths"]) == {4}
+
+
+def test_a_process_that_acts_cannot_be_given_an_object():
     with pytest.raises(dqn.UsageError, match=r"passed as an object: set execution\.actor=local"):
         small(lambda: Corridor(4), None, {"execution.actor": "process"})
 
@@ -497,9 +505,86 @@ def test_progress_is_shown_or_not(progress, capsys):
     assert progress or not out.out
 
 
-def test_the_verb_and_the_function_have_one_name():
-    import inspect
+def section(name):
+    """A section of the page about the code."""
+    return (ROOT / "dqn" / "README.md").read_text().partition(f"\n## {name}\n")[2].partition("\n## ")[0]
 
+
+def test_the_program_of_readme_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (program,) = re.findall(r"```python\n(.*?)```", section("From Python"), re.DOTALL)
+    program = re.sub(r"(steps|evaluate_every\")(=|: )[\d_]+", r"\1\g<2>300", program)
+    exec(compile(program, "README.md", "exec"), {})
+    assert "env_steps" in capsys.readouterr().out
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cartpole_agent", "runs"]
+
+
+def test_the_table_of_readme_names_what_there_is():
+    """Every option and argument in the right column is one; its values are taken."""
+    rows = [line.split(" | ")[1] for line in section("From Python").splitlines() if line.startswith("| `")]
+    assert len(rows) >= 10
+    for overrides in re.findall(r"overrides=(\{.*?\})[`)]", " ".join(rows)):
+        given = eval(overrides)
+        assert api._composed("config", api._arguments(api._pairs({}, given)))
+    for method in re.findall(r"agent\.(\w+)", " ".join(rows)):
+        assert hasattr(dqn.agent.Agent, method) or method == "directory"
+
+
+CELLS = [
+    "import dqn, gymnasium, numpy as np\nfrom gymnasium.spaces import Box, Discrete",
+    """class Mine(gymnasium.Env):
+    observation_space, action_space = Box(-1, 1, (2,), np.float32), Discrete(2)
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return self.np_random.uniform(-1, 1, 2).astype(np.float32), {}
+    def step(self, action):
+        self.t += 1
+        return self.np_random.uniform(-1, 1, 2).astype(np.float32), float(action), False, self.t >= 10, {}
+""",
+    """small = {"execution": "eager", "learning_starts": 100, "tracking": {"evaluate_every": 0, "final_episodes": 2}}
+for env in ("CartPole-v1", Mine):
+    hashes = [dqn.train(env, steps=300, overrides=small, progress=False).parameters_hash for _ in range(2)]
+    print("EQUAL", hashes[0] == hashes[1])
+""",
+]
+
+
+def test_a_notebook_trains_twice_with_equal_hashes(tmp_path, monkeypatch):
+    nbclient = pytest.importorskip("nbclient", reason="needs nbclient and ipykernel")
+    nbformat = pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # the kernel runs elsewhere
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in CELLS])
+    nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    said = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
+    assert said.count("EQUAL True") == 2, said
+
+
+@pytest.mark.slow
+def test_a_script_trains_from_a_fresh_environment_with_the_wheel_alone(tmp_path):
+    """What the wheel needs is found where it is installed here; of this checkout there is nothing."""
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    (place,) = (tmp_path / "venv/lib").glob("python*/site-packages")
+    python = str(tmp_path / "venv/bin/python")
+    install = [python, "-m", "pip", "install", "-q", "--no-deps", "--no-index", str(wheel)]
+    subprocess.run(install, check=True, capture_output=True)
+    (place / "needed.pth").write_text(f"{Path(np.__file__).parent.parent}\n")
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/script.py").write_text("\n".join([*CELLS, "print(dqn.__file__)"]))
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [python, "script.py"], cwd=tmp_path / "work", env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("EQUAL True") == 2 and str(place) in done.stdout
+    assert len([*(tmp_path / "work/runs").iterdir()]) == 4
+
+
+def test_the_verb_and_the_function_have_one_name():
     assert callable(train) and train is dqn.train and callable(train.main)
     assert {"env", "algorithm", "callbacks", "resume"} <= {*inspect.signature(dqn.train).parameters}
     with pytest.raises(AttributeError):
@@ -507,8 +592,6 @@ def test_the_verb_and_the_function_have_one_name():
 
 
 def test_importing_the_package_is_light():
-    import subprocess
-
     code = "import dqn, sys; print('torch' in sys.modules or 'hydra' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

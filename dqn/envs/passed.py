@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from inspect import isclass, isfunction
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
@@ -46,7 +46,7 @@ class Passed:
 class Lent(gymnasium.Wrapper):
     """An environment that belongs to the caller: it is played in, and never closed or changed."""
 
-    spec = None  # gymnasium.make writes it, here instead of on the caller's environment
+    spec: Any = None  # gymnasium.make writes it, here instead of on the caller's environment
 
     @property
     def unwrapped(self) -> gymnasium.Env:
@@ -79,7 +79,7 @@ def passed(env: Any) -> Passed:
     if name is not None:
         return Passed(name, module=name.partition(":")[0])
     word = str(getattr(env, "__name__", None) or getattr(getattr(env, "func", None), "__name__", type(env).__name__))
-    return Passed(FROM_PYTHON + re.sub(r"[^\w.-]", "", word), env)
+    return Passed(FROM_PYTHON + re.sub(r"[^\w.-]", "", word), cast(Factory, env))
 
 
 def importable(thing: Any) -> str | None:
