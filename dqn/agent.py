@@ -16,7 +16,6 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from dqn.acting.actor import Actor
-from dqn.acting.exploration import EpsilonGreedy
 from dqn.config import parts
 from dqn.config.cli import one_sentence, opened_run, run_directory
 from dqn.config.evaluator import Evaluator
@@ -52,6 +51,15 @@ class Trained:
     snapshot: Snapshot
 
 
+def configuration(directory: Path, trust: Sequence[str] = (), model: str | None = None) -> DictConfig:
+    """A run's configuration, whose parts may be made; `model` is the folder of its language model, where it lies
+    elsewhere now. Errors: UsageError where it names code that is neither of this package nor of modules in `trust`."""
+    cfg = opened_run(directory, trust)
+    if model is not None:
+        OmegaConf.update(cfg, "env.model", model)
+    return cfg
+
+
 def trained(directory: Path, device: torch.device, cfg: DictConfig) -> Trained:
     """What a run has trained, `cfg` being its configuration, whose parts may be made. Its environment is not made, so
     its package need not be installed.
@@ -61,7 +69,7 @@ def trained(directory: Path, device: torch.device, cfg: DictConfig) -> Trained:
     check(cfg)
     snapshot = Checkpoints(directory / "checkpoints").load(weights_only=True)
     interface = _interface(directory, cfg)
-    spec = interface.spec if interface is not None else parts.environments(cfg, num_envs=1).spec
+    spec = interface.spec if interface is not None else parts.spec(cfg)
     network = parts.network(cfg, spec)
     try:
         network.load_state_dict(part(snapshot.tensors, "learner/online/"))
@@ -73,7 +81,7 @@ def trained(directory: Path, device: torch.device, cfg: DictConfig) -> Trained:
 
 
 def _interface(directory: Path, cfg: DictConfig) -> Interface | None:
-    if "world" in cfg.env:
+    if "world" in cfg.env or "model" in cfg.env:
         return None
     path = directory / INTERFACE
     try:
@@ -97,7 +105,7 @@ def load(run: str | Path, device: str = "cpu", trust: Sequence[str] = (), env: A
         given = replace(given, factory=factory_of(given))
         if given.module is not None:  # the caller names it in this very call
             trust.append(given.module)
-    return Agent(trained(directory, chosen, opened_run(directory, trust)), chosen, directory, given)
+    return Agent(trained(directory, chosen, configuration(directory, trust)), chosen, directory, given)
 
 
 class Agent:
@@ -128,7 +136,13 @@ class Agent:
 
     def _make_actor(self, environments: int) -> None:
         nothing = torch.Generator(self.device)  # a greedy action needs no random numbers
-        self.actor = Actor(self.network, EpsilonGreedy(Constant(0.0)), self.device, nothing, environments)
+        self.actor = Actor(
+            self.network,
+            parts.evaluation_policy(self.cfg, Constant(0.0), sample=False),
+            self.device,
+            nothing,
+            environments,
+        )
         self.environments = environments
 
     def begin(self, environments: int = 1) -> None:
@@ -227,6 +241,26 @@ class Agent:
             importlib.import_module(module)
         with self._environment():
             return make_one(0, source(env.id), env.imports, options, limit, wrappers, most).env  # pyright: ignore[reportAttributeAccessIssue]  # of Watched
+
+    def generate(
+        self, prompt: Any, kl: float | None = None, temperature: float | None = None, seed: int = 0, **how: Any
+    ) -> Any:
+        """What the language model of a run of env=lm writes after `prompt`, guided by what was learnt: a
+        language.Text, or a list of them for a list of prompts.
+
+        `temperature`: that of training unless given; `kl` finds the one at which the policy is so many nats a token
+        from the language model, and temperature=inf is the language model itself. `how`: max_tokens, sample.
+        Errors: UsageError.
+        """
+        from dqn.envs.prompts import Prompt
+        from dqn.language import Writer, validation
+
+        writer = Writer(self.cfg, self.network, device=self.device)
+        if kl is not None:
+            temperature = writer.temperature_for(kl, validation(self.cfg), seed)
+        many = [prompt] if isinstance(prompt, str) else prompt
+        texts = writer.write([Prompt(one, "prompt") for one in many], writer.output(temperature), seed=seed, **how)
+        return texts[0] if isinstance(prompt, str) else texts
 
     def _read(self, obs: Any, mask: Any) -> tuple[np.ndarray, bool]:
         """Observations as the network takes them, [B, *obs_shape], and whether they are of one environment."""

@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 OBSERVATION, MASK = "observation", "action_mask"  # parts of a record: what is no Dict, and the legal actions
+PRIOR = "log_prior"  # a part of a record: log π0 of each action, of a policy that is given, as a language model's
 EPISODE_INFO = "episode_info"  # in the info of a step that ends an episode: the values that tracking.info names
 ILLEGAL = -1e30  # q of an action that may not be taken: never a maximum, no weight in a softmax, and finite: 0 · q = 0
 
@@ -107,6 +108,7 @@ class Values:
     z: Tensor | None = None  # [..., A, N]
     tau: Tensor | None = None  # [..., N]
     mask: Tensor | None = None  # [..., A] bool, the legal actions; None: all
+    prior: Tensor | None = None  # [..., A] log π0 of a policy that is given (types.PRIOR), up to a constant; None: none
 
 
 @dataclass

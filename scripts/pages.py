@@ -26,7 +26,9 @@ def _recipe(path: Path) -> str:
     title, _, paper = next(line[2:] for line in text.splitlines()[1:] if line.startswith("# ")).partition(". ")
     settings = OmegaConf.to_container(OmegaConf.create(text)) or {}
     assert isinstance(settings, dict)
-    parts = [f"`{k.split('/')[-1]}={v}`" for d in settings.pop("defaults", []) for k, v in d.items()]
+    named = settings.pop("defaults", [])
+    parts = [f"as `{d}`" for d in named if isinstance(d, str)]
+    parts += [f"`{k.split('/')[-1]}={v}`" for d in named if isinstance(d, dict) for k, v in d.items()]
     numbers = [f"`{k}={v}`" for k, v in _flat(settings)]
     return f"| `{path.stem}` | {title}. {paper} | {', '.join(parts + numbers) or 'none'} |"
 

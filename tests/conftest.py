@@ -27,7 +27,9 @@ from dqn.tracking.logger import start_text_log
 
 torch.set_num_threads(1)
 PRETENDED = not torch.cuda.is_available()  # the GPU of the tests marked gpu
-RECIPES = sorted(path.stem for path in (CONF / "algorithm").glob("*.yaml"))
+EVERY = sorted(path.stem for path in (CONF / "algorithm").glob("*.yaml"))
+LANGUAGE = [name for name in EVERY if name.startswith("lm_")]  # recipes for env=lm alone: tests/test_language.py
+RECIPES = [name for name in EVERY if name not in LANGUAGE]
 FEW = ["dqn", "drqn", "pqn", "rainbow", "tabular"]  # recipes that have little in common
 QUICK = [
     "run.dir=unused",

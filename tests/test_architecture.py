@@ -13,21 +13,22 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "dqn"
 FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = {"networks", "replay", "acting", "learning", "envs", "execution", "tracking"}
-VERBS = {"train", "evaluate", "report"}
+VERBS = {"train", "evaluate", "report", "generate", "export"}
 LEVELS = [  # each imports from those above it alone, and rooms never import one another
     {"errors"},
     {"types", "resources", "processes", "seeding", "device", "state", "programs"},
-    {"ops", "protocols"},
+    {"ops", "protocols", "causal_lm"},
     ROOMS,
     {"trainer"},
     {"config"},
+    {"language"},
     {"agent"},
     {"run", "report"},
     {"sweep", "api"},
-    {"train", "evaluate"},
+    {"train", "evaluate", "generate", "export"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
-READERS = {"config", "agent", "api", "run", "sweep", *VERBS}  # of the configuration
+READERS = {"config", "agent", "language", "api", "run", "sweep", *VERBS}  # of the configuration
 
 
 def room(path):

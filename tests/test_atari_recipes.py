@@ -314,7 +314,16 @@ def test_the_importance_exponent_reaches_its_end_with_the_run_whatever_its_lengt
 @pytest.mark.parametrize("recipe", ATARI)
 def test_every_number_of_a_recipe_says_where_it_is_from(recipe):
     """Each line with a value is marked as the paper's, the authors' code's or ours."""
-    neither = ("for_pair:", "- ", "_target_:", "updates:", "learning_starts: 0", "n_step: 1\n", "train_every: ${mul")
+    neither = (
+        "for_pair:",
+        "- ",
+        "_target_:",
+        "_partial_:",
+        "updates:",
+        "learning_starts: 0",
+        "n_step: 1\n",
+        "train_every: ${mul",
+    )
     for path in (CONF / "algorithm" / f"{recipe}.yaml", CONF / "experiment" / f"{recipe}_atari.yaml"):
         lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
         values = [line for line in lines if re.match(r"\s*[\w_]+: *[^\s#]", line) and not line.startswith("#")]
@@ -328,12 +337,13 @@ CARTPOLE = {  # the numbers in which a recipe differs from dqn there, but for th
     "dqn": {}, "double_dqn": {}, "dueling": {}, "c51": {}, "qr_dqn": {}, "iqn": {}, "fqf": {}, "munchausen": {},
     "hl_gauss": {}, "per": {},
     "n_step": {"n_step": 3},
-    "noisy_dqn": {"tuned.dense": "Noisy"},
+    "noisy_dqn": {"tuned.dense": "Noisy", "tuned.mlp_layer": "Noisy"},
     "rainbow": {"n_step": 3, "tuned.priority_exponent": 0.5, "tuned.dense": "Noisy"},
     "rainbow_iqn": {"n_step": 3, "tuned.priority_exponent": 0.2, "tuned.dense": "Noisy", "tuned.epsilon_end": 0.0},
     "der": {
         "n_step": 20, "train_every": 1, "learning_starts": 1600, "tuned.lr": 1e-4, "tuned.eps": 1.5e-4,
         "tuned.priority_exponent": 0.5, "tuned.batch_size": 32, "tuned.target_period": 2000, "tuned.dense": "Noisy",
+        "tuned.mlp_layer": "Noisy",
         "tuned.sigma0": 0.1,
     },
     "btr": {
@@ -342,6 +352,7 @@ CARTPOLE = {  # the numbers in which a recipe differs from dqn there, but for th
         "tuned.priority_exponent": 0.2, "tuned.importance_start": 0.2, "tuned.importance_end": 0.2,
         "tuned.batch_size": 256, "tuned.capacity": 2**20, "tuned.target_period": 32_000, "tuned.epsilon_end": 0.01,
         "tuned.epsilon_steps": 2_000_000, "tuned.epsilon_until": 25_000_000, "tuned.dense": "Noisy",
+        "tuned.mlp_layer": "Noisy",
     },
     "pqn": {
         "steps": 100_000, "lambda_": 0.9, "n_step": 1, "train_every": 256, "learning_starts": 0, "passes.epochs": 4,
@@ -362,7 +373,7 @@ def numbers(cfg):
     found = {}
     for name in option_names(cfg):
         value = OmegaConf.select(cfg, name, throw_on_missing=False)
-        if name.partition(".")[0] in PARTS or name.startswith("tuned.dense."):
+        if name.partition(".")[0] in PARTS or name.startswith(("tuned.dense.", "tuned.mlp_layer.")):
             continue
         if not OmegaConf.is_dict(value):
             found[name] = value

@@ -1,11 +1,13 @@
 """Every recipe: builds, updates, stays finite, and is documented."""
 
+import re
+
 import pytest
 import torch
-from conftest import FEW, PRETENDED, RECIPES, some, world
+from conftest import EVERY, FEW, PRETENDED, RECIPES, some, world
 
 from dqn.config.cli import CONF
-from dqn.networks.layers import Noisy
+from dqn.networks.layers import Linear, Noisy
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -18,7 +20,7 @@ def test_updates_are_finite_and_move_the_parameters(small, recipe):
     assert not all(map(torch.equal, before, run.trainer.learner.parameters))
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", EVERY)
 def test_a_recipe_opens_with_its_paper_and_its_command(recipe):
     comment = [
         line for line in (CONF / "algorithm" / f"{recipe}.yaml").read_text().splitlines() if line.startswith("#")
@@ -31,7 +33,8 @@ def test_a_recipe_opens_with_its_paper_and_its_command(recipe):
 @pytest.mark.parametrize("torso", ["mlp", "table", "dict", "minatar_cnn"])
 def test_noisy_recipes_have_no_other_linear_maps_whatever_they_see(wired, recipe, torso):
     """Fortunato et al. (2018), §3.2: the fully connected layers, all of them; on vectors too. What embeds the fractions
-    of the implicit quantiles is plain in the authors' code of Rainbow-IQN and of BTR."""
+    of the implicit quantiles is plain in the authors' code of Rainbow-IQN and of BTR. The hidden layers of an MLP are
+    plain in Rainbow, too: its file says why."""
     where = {
         "mlp": ["env=cartpole"],
         "table": ["env=chain"],
@@ -43,6 +46,9 @@ def test_noisy_recipes_have_no_other_linear_maps_whatever_they_see(wired, recipe
     options = [f"torso={torso}", "steps=100", "replay.capacity=100", "env.num_envs=2"]
     online = wired(f"algorithm={recipe}", *where, *options).trainer.learner.online
     maps = {n: m for n, m in online.named_modules() if isinstance(m, torch.nn.Linear) and "embedding" not in n}
+    if recipe.startswith("rainbow"):
+        plain = {n for n in maps if re.match(r"torso\.(torsos\.\d+\.)?layers\.", n)}
+        assert {type(maps.pop(n)) for n in plain} <= {Linear}
     assert len(maps) >= (2 if torso == "table" and recipe != "noisy_dqn" else 1)
     assert {type(m) for m in maps.values()} == {Noisy}, [n for n, m in maps.items() if type(m) is not Noisy]
 

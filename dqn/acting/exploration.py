@@ -6,10 +6,12 @@ place, or in `rate`.
 """
 
 from collections.abc import Callable
+from math import inf
 
 import torch
 from torch import Tensor
 
+from dqn.ops.backups import log_prior
 from dqn.ops.schedules import Constant
 from dqn.types import Values
 
@@ -61,5 +63,43 @@ class Boltzmann:
         self.rate = temperature
 
     def __call__(self, values: Values, rate: Tensor, generator: torch.Generator) -> Tensor:
-        uniform = torch.rand(values.q.shape, device=values.q.device, generator=generator)
-        return (values.q / rate - torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))).argmax(-1)
+        return drawn(values.q / rate, generator)
+
+
+class Guided:
+    """Action a with probability π0(a|s) exp(q(s, a)/τ) / Z: the policy π0 that the environment gives, as a language
+    model does, guided by the values.
+
+    `temperature` τ is a schedule over env_steps, or a number; positive. In the first `base_steps` env_steps τ is
+    infinite: the data are those of π0 itself. Drawn as argmax(log π0 + q/τ + Gumbel noise), or with `sample` false the
+    likeliest. Evaluations and a loaded agent act in the same way, at the last temperature (`settled`).
+    Todorov (2006); of language models Snell et al. (2022), ILQL, §4. Errors: ValueError for τ that is not positive.
+    """
+
+    name = "temperature"
+
+    def __init__(self, temperature: Callable[[int], float] | float, base_steps: int = 0, sample: bool = True):
+        self.temperature = temperature if callable(temperature) else Constant(temperature)
+        for end in (self.temperature(0), self.temperature(10**15)):
+            if not end > 0:
+                raise ValueError(f"exploration.temperature must stay positive, got {end}")
+        if base_steps < 0:
+            raise ValueError(f"exploration.base_steps must be ≥ 0, got {base_steps}")
+        self.base_steps, self.sample = base_steps, sample
+
+    def rate(self, env_steps: int) -> float:
+        return inf if env_steps < self.base_steps else self.temperature(env_steps)
+
+    def settled(self, sample: bool | None = None) -> "Guided":
+        """The policy that is evaluated and used: at the temperature that a long run ends with."""
+        return Guided(self.temperature(10**15), 0, self.sample if sample is None else sample)
+
+    def __call__(self, values: Values, rate: Tensor, generator: torch.Generator) -> Tensor:
+        logits = log_prior(values) + values.q / rate
+        return drawn(logits, generator) if self.sample else logits.argmax(-1)
+
+
+def drawn(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """An action [...] with probability softmax(logits) [..., A], as argmax(logits + Gumbel noise). Gumbel (1954)."""
+    uniform = torch.rand(logits.shape, device=logits.device, generator=generator)
+    return (logits - torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))).argmax(-1)

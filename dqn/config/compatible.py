@@ -62,6 +62,7 @@ def check_compatible(cfg: DictConfig, head: Any, sampler: Sampler, state_size: i
     """Refuse parts that do not go together, each pair in one sentence that says what to change. Errors: UsageError."""
     refused = (
         _acting(cfg)
+        | _language(cfg, hasattr(head, "embedding"))
         | _returns(cfg, bool(getattr(head, "scalar", False)))
         | (_newest(cfg) if sampler.newest else {})
         | _memory(cfg, state_size)
@@ -76,6 +77,10 @@ def _acting(cfg: DictConfig) -> dict[str, bool]:
     """What does not go with where the environments are played."""
     elsewhere = cfg.execution.actor == "process"
     return {
+        "execution.actor=process acts in Gymnasium's environments, and env=lm shares its model with the network: set "
+        "execution.actor=local": elsewhere and "model" in cfg.env,
+        "tracking.info names values of the info of Gymnasium's environments, and env=lm reports what it knows: set "
+        "tracking.info=[]": "model" in cfg.env and bool(cfg.tracking.get("info")),
         "execution.actor=process acts in Gymnasium's environments, not in tensor worlds or recorded data: set "
         "execution.actor=local": elsewhere and ("path" in cfg.replay or "world" in cfg.env),
         f"execution.actor=process makes environments by their name, and {cfg.env.get('id')} was passed as an object: "
@@ -90,6 +95,18 @@ def _acting(cfg: DictConfig) -> dict[str, bool]:
         "tracking.evaluate_in=training plays where this process acts: set execution.actor=local": (
             elsewhere and cfg.tracking.evaluate_in == "training"
         ),
+    }
+
+
+def _language(cfg: DictConfig, multiplies: bool) -> dict[str, bool]:
+    """What does not go with a language model; `multiplies`: the head multiplies the features by an embedding."""
+    parts = {"torso": ".Candidates", "output": ".Tied", "exploration": ".Guided"}
+    language = {part: cfg[part]._target_.endswith(name) for part, name in parts.items()}
+    return {
+        "torso=candidates, output=tied and exploration=guided belong to env=lm, and env=lm to them: choose env=lm with "
+        "a recipe such as algorithm=lm_mc": len({"model" in cfg.env, *language.values()}) > 1,
+        "output=tied reads the hidden vector as it is, and this head multiplies it first: choose head=expected, "
+        "categorical, hl_gauss or quantile": language["output"] and multiplies,
     }
 
 
@@ -137,6 +154,9 @@ def _memory(cfg: DictConfig, state_size: int) -> dict[str, bool]:
     return {
         "replay.stored_state is what a core remembered: choose core=lstm or gru, or set replay.stored_state=true": (
             not replay.stored_state and not state_size
+        ),
+        "replay.best chooses among recorded texts, and replay.path names none: set replay.best=1": (
+            replay.get("best", 1.0) < 1 and not ("model" in cfg.env and str(replay.get("path")).endswith(".jsonl"))
         ),
         "replay=dataset holds nothing of what a core remembered: choose core=none": (
             "path" in replay and state_size > 0

@@ -10,7 +10,6 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from dqn.acting.actor import Actor
-from dqn.acting.exploration import EpsilonGreedy
 from dqn.config import parts
 from dqn.errors import UsageError
 from dqn.networks.qnetwork import QNetwork
@@ -109,11 +108,14 @@ class Evaluator:
         """One that acts in so many environments, and remembers nothing yet."""
         if environments not in self.actors:
             self.actors[environments] = Actor(
-                self.network, EpsilonGreedy(self.epsilon), self.device, self.generator, environments, self.prepare
+                self.network, self._policy(), self.device, self.generator, environments, self.prepare
             )
         actor = self.actors[environments]
         actor.forget(np.ones(environments, bool))
         return actor
+
+    def _policy(self) -> Any:
+        return parts.evaluation_policy(self.cfg, self.epsilon)
 
     def _environments(self, episodes: int) -> Any:
         if self.training is not None:

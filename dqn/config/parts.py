@@ -16,11 +16,15 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from dqn.acting.actor import Actor
+from dqn.acting.exploration import EpsilonGreedy
+from dqn.causal_lm import load
 from dqn.config.automatic import is_automatic, picked
 from dqn.config.cli import explain
+from dqn.config.conversations import language_rows
 from dqn.config.recorded_data import recorded
-from dqn.device import set_precision
+from dqn.device import choose_device, set_precision
 from dqn.envs.gym import GymEnvs
+from dqn.envs.lm import make_language, spec_of
 from dqn.envs.make import make
 from dqn.envs.tensor.envs import TensorEnvs
 from dqn.envs.vector_of_one import Alone
@@ -57,6 +61,8 @@ def wrappers_of(cfg: DictConfig) -> dict[str, Any]:
 
 def environments(cfg: DictConfig, device: torch.device | str = "cpu", **changes: Any) -> GymEnvs | TensorEnvs:
     """The configured environments, with some arguments changed; those that are tensors on `device`."""
+    if "model" in cfg.env:
+        return language_environments(cfg, cfg.env.num_envs, "train")
     wrappers = wrappers_of(cfg)
     if "world" in cfg.env:
         if OmegaConf.is_missing(cfg.env.world, "_target_"):
@@ -81,8 +87,36 @@ def environments(cfg: DictConfig, device: torch.device | str = "cpu", **changes:
     )
 
 
+def language_options(cfg: DictConfig) -> dict[str, Any]:
+    """The options of env=lm; of recorded texts, which bring their prompts, those are the file's."""
+    options: Any = OmegaConf.to_container(cfg.env, resolve=True)
+    if _texts(cfg) and options["prompts"] is None and options["task"] is None:
+        options["prompts"] = cfg.replay.path
+    return options
+
+
+def _texts(cfg: DictConfig) -> bool:
+    """Whether the experience are recorded texts."""
+    return "model" in cfg.env and str(cfg.replay.get("path")).endswith(".jsonl")
+
+
+def language_environments(cfg: DictConfig, num_envs: int, split: str) -> Any:
+    """So many texts of the configured language model, with prompts of `split`."""
+    return make_language(language_options(cfg), num_envs, choose_device(cfg.device)[0], split, not _texts(cfg))
+
+
+def spec(cfg: DictConfig) -> Spec:
+    """What the configured environments show; of a language model without its prompts and its score."""
+    if "model" in cfg.env:
+        lm = load(cfg.env.model, cfg.env.dtype)
+        return spec_of(lm, cfg.env.candidates, cfg.env.top_p < 1)
+    return environments(cfg, num_envs=1).spec
+
+
 def evaluation_environments(cfg: DictConfig, count: int) -> GymEnvs | TensorEnvs:
     """So many environments for evaluations alone, in this process."""
+    if "model" in cfg.env:
+        return language_environments(cfg, count, "test")
     way = "vector_entry_point" if cfg.env.get("vectorization") == "vector_entry_point" else "sync"
     return environments(cfg, num_envs=count, vectorization=way)
 
@@ -233,7 +267,11 @@ def memory(
     window = Memory.window_for(cfg.n_step, replay.length, replay.burn_in)
     stack, padding = replay.get("frame_stack", 1), replay.get("frame_padding", "reset")
     kept = frame(spec, stack)
-    blocks = [*recorded(replay.path, spec, kept)] if "path" in replay else []
+    if _texts(cfg):
+        lm = load(cfg.env.model, cfg.env.dtype)
+        blocks = [*language_rows(replay.path, lm, spec, cfg.env.top_p, replay.get("best", 1.0))]
+    else:
+        blocks = [*recorded(replay.path, spec, kept)] if "path" in replay else []
     capacity, columns = (replay.capacity, num_envs) if not blocks else (replay.capacity or count(blocks), 1)
     file = directory / "replay.obs" if replay.get("device") == "memmap" else None
     stride = replay.stride if sequence else None
@@ -261,6 +299,13 @@ def actor(
         exploration = instantiate(cfg.exploration)
         exploration.rate(0)
     return Actor(network, exploration, device, generator(cfg.seed, "exploration", device), num_envs, prepare)
+
+
+def evaluation_policy(cfg: DictConfig, epsilon: Any, sample: bool | None = None) -> Any:
+    """How a network acts where nothing is learnt: greedily but for `epsilon`, a schedule; a guided policy as it is,
+    with `sample` false without random numbers."""
+    settled = getattr(instantiate(cfg.exploration), "settled", None)
+    return EpsilonGreedy(epsilon) if settled is None else settled(sample)
 
 
 def engine(cfg: DictConfig, device: torch.device, updates: int) -> Engine:

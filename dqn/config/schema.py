@@ -110,6 +110,21 @@ TENSOR_ENV = {
     "env.max_episode_steps": whole(1, null=True, fixed=True),
     "env.wrappers": section(null=True, there=False),  # none may stand in it: parts.environments says so
 }
+LANGUAGE_ENV = {
+    "env.model": text(),
+    "env.dtype": one_of("float32", "bfloat16", fixed=True),
+    "env.task": text(null=True, fixed=True),
+    "env.prompts": text(null=True),
+    "env.test_prompts": text(null=True),
+    "env.score": text(null=True, fixed=True),
+    "env.second_score": text(null=True, fixed=True),
+    "env.num_envs": whole(1, 100_000, fixed=True),
+    "env.max_tokens": whole(1, 1_000_000, fixed=True),
+    "env.limit": one_of("truncate", "terminate", fixed=True),
+    "env.candidates": whole(2, 1_000_000, fixed=True),
+    "env.top_p": real(POSITIVE, 1, fixed=True),
+    "env.shaping": switch(fixed=True),
+}
 OPTIONS = {
     "seed": whole(fixed=True),
     "steps": whole(1),
@@ -169,6 +184,7 @@ OPTIONS = {
     "replay.stored_state": switch(),
     "replay.sampler": part(),
     "replay.path": text(there=False, fixed=True),
+    "replay.best": real(POSITIVE, 1, there=False, fixed=True),
     "replay.device": one_of("auto", "cpu", "cuda", "memmap", there=False),
     "replay.frame_stack": whole(1, 1000, there=False, fixed=True),
     "replay.frame_padding": one_of("reset", "zero", there=False, fixed=True),
@@ -189,6 +205,7 @@ OPTIONS = {
     "tuned.hidden": listed(int, "[256,256]"),
     "tuned.norm": one_of("layer", None),
     "tuned.dense": part(),
+    "tuned.mlp_layer": part(),
     "tuned.cnn_hidden": whole(1, 1_000_000, null=True, there=False),
     "tuned.core_hidden": whole(1, 1_000_000),
     "tuned.sigma0": real(0, there=False),
@@ -209,6 +226,7 @@ OPTIONS = {
     "tuned.epsilon_end": real(0, 1),
     "tuned.epsilon_steps": whole(1),
     "tuned.epsilon_until": whole(1, null=True, there=False),
+    "tuned.temperature": real(POSITIVE, there=False),
 }
 ARGUMENTS = {  # of parts that are functions, which would check them only where they are called
     "backup.temperature": real(POSITIVE),
@@ -219,12 +237,13 @@ ARGUMENTS = {  # of parts that are functions, which would check them only where 
     "lr_schedule.end": real(0),
 }
 CLOSED = ("passes", "target", "execution", "run", "chosen", "tuned", "tracking", "replay")  # sections without others
-FIXED = (*(name for name, option in {**OPTIONS, **GYM_ENV, **TENSOR_ENV}.items() if option.fixed),)
+FIXED = (*(name for name, option in {**OPTIONS, **GYM_ENV, **TENSOR_ENV, **LANGUAGE_ENV}.items() if option.fixed),)
 
 
 def described(cfg: DictConfig) -> dict[str, Option]:
     """Every option that the configuration must have, or may have, with what it may be."""
-    env = TENSOR_ENV if "world" in (cfg.get("env") or {}) else GYM_ENV
+    given = cfg.get("env") or {}
+    env = TENSOR_ENV if "world" in given else LANGUAGE_ENV if "model" in given else GYM_ENV
     there = {name: option for name, option in ARGUMENTS.items() if OmegaConf.select(cfg, name) is not None}
     return {**OPTIONS, **env, **there}
 

@@ -29,6 +29,7 @@ WRITERS = ("RecordVideo",)  # these write files where they are told to
 IMPORTS = ("dqn.envs", "ale_py")  # packages that conf/env names
 FORBIDDEN = ("hydra", "defaults")  # sections that Hydra would act on before anything could be checked
 FOREIGN = re.compile(r"GymV\d+Environment")  # ids of Gymnasium that make whatever their arguments name
+SCORES = r"dqn\.envs\.tasks\.[a-z0-9_]+:(second_)?score"  # functions of this package that score texts
 INTERPOLATION = re.compile(r"\$\{(?!\s*[\w.]+\s*\}|\s*(?:mul|max)\s*:)([^}]*)")  # anything but an option, mul and max
 
 
@@ -82,13 +83,18 @@ def _foreign(plain: dict[str, Any], path: Path, trust: Sequence[str] = ()) -> It
     id = str(env.get("id") or "")
     if ":" in id and not _trusted(id.partition(":")[0], trust):
         yield "env.id", id
+    for option in ("score", "second_score"):
+        name = str(env.get(option) or "")
+        if name and not _trusted(name, trust) and not re.fullmatch(SCORES, name):
+            yield f"env.{option}", name
     if FOREIGN.match(id) and not _trusted(id, trust):
         yield "env.id", id
 
 
 def _module(option: str, name: Any) -> str:
+    """The module that one would have to trust."""
     module = str(name).partition(":")[0]
-    return module if option in ("env.imports", "env.id") else module.rpartition(".")[0] or module
+    return module if option.startswith("env.") else module.rpartition(".")[0] or module
 
 
 def _refusal(path: Path, option: str, name: Any) -> UsageError:

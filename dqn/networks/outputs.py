@@ -24,7 +24,7 @@ class Single(nn.Module):
     ):
         super().__init__()
         self.num_actions, self.atoms = num_actions, atoms
-        self.layers = _stack(features, num_actions * atoms, hidden, layer, norm)
+        self.layers = stack(features, num_actions * atoms, hidden, layer, norm)
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
         flat = self.layers(features)
@@ -51,8 +51,8 @@ class Dueling(nn.Module):
     ):
         super().__init__()
         self.num_actions, self.atoms = num_actions, atoms
-        self.value = _stack(features, atoms, hidden, layer, norm)
-        self.advantage = _stack(features, num_actions * atoms, hidden, layer, norm)
+        self.value = stack(features, atoms, hidden, layer, norm)
+        self.advantage = stack(features, num_actions * atoms, hidden, layer, norm)
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
         value = self.value(features).unsqueeze(-2)  # [..., 1, N]
@@ -69,9 +69,10 @@ class Dueling(nn.Module):
         return value + advantage - advantage.masked_fill(~legal, 0.0).sum(-2, keepdim=True) / count
 
 
-def _stack(
+def stack(
     features: int, out: int, hidden: Sequence[int], layer: Callable[[int, int], nn.Module], norm: str | None
 ) -> nn.Sequential:
+    """Hidden layers and a last linear map: features [..., F] → [..., out]. Errors: ValueError for a lone norm."""
     if norm is not None and not hidden:
         raise ValueError("output.norm stands after hidden layers: name some in output.hidden, or set output.norm=null")
     stack = hidden_layers(features, hidden, layer, norm, "output")

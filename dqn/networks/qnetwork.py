@@ -7,14 +7,15 @@ from torch import Tensor, nn
 
 from dqn.networks.records import split
 from dqn.protocols import Core, Head, Normalizer, Torso
-from dqn.types import ILLEGAL, MASK, OBSERVATION, Batch, Rows, Spec, Values
+from dqn.types import ILLEGAL, MASK, OBSERVATION, PRIOR, Batch, Rows, Spec, Values
 
 
 class QNetwork(nn.Module):
     """Q(s, ·) = head(core(torso(normalizer(s)))): stands where the Q-table stood.
 
     obs [..., *obs_shape] → Values with q [..., A]; where the observation's record holds a mask of legal actions,
-    illegal ones have q = ILLEGAL. `parts` names what an observation that is a record is made of (types.Spec).
+    illegal ones have q = ILLEGAL, and where it holds the log-probabilities of a given policy they go with the values.
+    `parts` names what an observation that is a record is made of (types.Spec).
     With `precision` (torch.bfloat16) the torso's products are computed in it, under autocast; features, and what is
     made of them, are of the default dtype.
     """
@@ -40,16 +41,16 @@ class QNetwork(nn.Module):
         """Values of observations that nothing came before; `mask` [..., A] where the observations carry none."""
         if self.core is not None:
             return self.step(obs, self.initial(obs.shape[0], obs.device), mask)[0]
-        seen, own = self._read(obs)
-        return self._values(self._features(seen), mask if own is None else own)
+        seen, own, prior = self._read(obs)
+        return self._values(self._features(seen), mask if own is None else own, prior)
 
     def step(self, obs: Tensor, state: Tensor, mask: Tensor | None = None) -> tuple[Values, Tensor]:
         """One tick of E environments: obs [E, ...], what is remembered [E, S] → Values, what is remembered then."""
         if self.core is None:
             return self.forward(obs, mask), state
-        seen, own = self._read(obs)
+        seen, own, prior = self._read(obs)
         features, state = self.core(self._features(seen)[None], state)
-        return self._values(features[0], mask if own is None else own), state
+        return self._values(features[0], mask if own is None else own, prior), state
 
     def values_at(self, batch: Batch, rows: slice | Tensor) -> Values:
         """Values [T, B, ...] at some rows after the burn-in: a slice, or row numbers [T, B].
@@ -60,20 +61,21 @@ class QNetwork(nn.Module):
         burn_in, obs = batch.burn_in, batch.obs
         if self.core is None:
             return self.forward(_pick(obs[burn_in:] if burn_in else obs, rows))
-        seen, mask = self._read(obs)
+        seen, mask, prior = self._read(obs)
         state, begins = batch.state, batch.begins
         assert state is not None and begins is not None, "a sequence for a core carries its state"
         if burn_in:
             with torch.no_grad():
                 _, state = self.core(self._features(_rows(seen, slice(0, burn_in))), state, begins[:burn_in])
         features, _ = self.core(self._features(_rows(seen, slice(burn_in, None))), state, begins[burn_in:])
-        return self._values(_pick(features, rows), mask if mask is None else _pick(mask[burn_in:], rows))
+        mask, prior = (x if x is None else _pick(x[burn_in:], rows) for x in (mask, prior))
+        return self._values(_pick(features, rows), mask, prior)
 
     @torch.no_grad()
     def largest(self, obs: Tensor) -> tuple[str, float]:
         """The largest |number| that the torso sees of `obs`, and the entry of a Dict that it is of; 0 where no real
         numbers are observed."""
-        seen, _ = self._read(obs)
+        seen, *_ = self._read(obs)
         seen = seen if self.normalizer is None else self.normalizer(seen)
         entries = seen if isinstance(seen, dict) else {"": seen}
         sizes = {name: float(x.abs().max()) for name, x in entries.items() if x.is_floating_point() and x.numel()}
@@ -84,7 +86,7 @@ class QNetwork(nn.Module):
         """Let the normaliser, where there is one, count what was acted on in a block of rows."""
         if self.normalizer is not None:
             device = next(self.parameters()).device
-            seen, _ = self._read(torch.as_tensor(rows.obs[:-1]).to(device))
+            seen, *_ = self._read(torch.as_tensor(rows.obs[:-1]).to(device))
             self.normalizer.gather(seen, ~torch.as_tensor(rows.reset).to(device))
 
     def refresh(self) -> None:
@@ -99,13 +101,14 @@ class QNetwork(nn.Module):
             module.generator = generator
         return bool(drawing)
 
-    def _read(self, obs: Tensor) -> tuple[Any, Tensor | None]:
-        """What the torso sees, and the mask [..., A] of legal actions where the record holds one."""
+    def _read(self, obs: Tensor) -> tuple[Any, Tensor | None, Tensor | None]:
+        """What the torso sees, and where the record holds them the mask [..., A] of legal actions and the prior's
+        log-probabilities [..., A]."""
         if not self.parts or obs.dtype != torch.uint8:
-            return obs, None
+            return obs, None, None
         seen = split(self.parts, obs)
-        mask = seen.pop(MASK, None)
-        return seen[OBSERVATION] if [*seen] == [OBSERVATION] else seen, mask
+        mask, prior = seen.pop(MASK, None), seen.pop(PRIOR, None)
+        return seen[OBSERVATION] if [*seen] == [OBSERVATION] else seen, mask, prior
 
     def _features(self, seen: Any) -> Tensor:
         if self.normalizer is not None:
@@ -116,8 +119,9 @@ class QNetwork(nn.Module):
             features = self.torso(seen)
         return features.to(torch.get_default_dtype()) if features.is_floating_point() else features
 
-    def _values(self, features: Tensor, mask: Tensor | None) -> Values:
+    def _values(self, features: Tensor, mask: Tensor | None, prior: Tensor | None = None) -> Values:
         values = self.head(features, mask)
+        values.prior = prior
         if mask is not None:
             values.q, values.mask = values.q.masked_fill(~mask, ILLEGAL), mask
         return values

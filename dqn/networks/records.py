@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dqn.types import MASK, OBSERVATION, Spec, layout
+from dqn.types import MASK, OBSERVATION, PRIOR, Spec, layout
 
 
 def split(parts: tuple[tuple[str, Spec], ...], record: Tensor) -> dict[str, Tensor]:
@@ -37,11 +37,11 @@ def split(parts: tuple[tuple[str, Spec], ...], record: Tensor) -> dict[str, Tens
 
 
 def inner(spec: Spec) -> Spec:
-    """What a torso sees of `spec`: no mask, and where one array is left, called `observation`, that array alone.
+    """What a torso sees of `spec`: no mask, no prior, and where one array is left, called `observation`, that alone.
 
     With `parts` left (a Dict) a torso gets a dict of tensors, one a part.
     """
-    parts = tuple((name, part) for name, part in spec.parts if name != MASK)
+    parts = tuple((name, part) for name, part in spec.parts if name not in (MASK, PRIOR))
     if [name for name, _ in parts] == [OBSERVATION]:
         return parts[0][1]
     return replace(spec, parts=parts)

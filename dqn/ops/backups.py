@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dqn.types import Backup, Values
+from dqn.types import ILLEGAL, Backup, Values
 
 Thunk = Callable[[], Values]
 
@@ -32,6 +32,17 @@ def softmax(q: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     scaled = q - q.amax(-1, keepdim=True)  # ≤ 0
     log_pi = scaled - temperature * torch.logsumexp(scaled / temperature, -1, keepdim=True)
     return torch.exp(log_pi / temperature), log_pi
+
+
+def log_prior(values: Values) -> Tensor:
+    """log π0 [..., A] of the given policy over the legal actions, so that Σ_a π0(a) = 1.
+
+    Errors: ValueError where the environment gives no policy.
+    """
+    if values.prior is None:
+        raise ValueError("a policy is guided where one is given: choose env=lm, or another backup and exploration")
+    prior = values.prior if values.mask is None else values.prior.masked_fill(~values.mask, ILLEGAL)
+    return prior.log_softmax(-1)
 
 
 def q_learning(following: Values, online: Thunk, here: Thunk, action: Tensor) -> Backup:
@@ -86,3 +97,18 @@ def munchausen(
     _, log_pi = softmax(here().q, temperature)
     taken = log_pi.gather(-1, action.unsqueeze(-1)).squeeze(-1)
     return Backup(following_soft.pi, scale * taken.clamp(min=floor), following_soft.entropy)
+
+
+def kl_soft(following: Values, online: Thunk, here: Thunk, action: Tensor, temperature: float = 0.1) -> Backup:
+    """π′ = π0 exp(q_target/τ) / Z, entropy −τ KL(π′ ‖ π0): y = r + γ τ log Σ_a π0(a|s′) exp(q_target(s′, a)/τ).
+
+    π0 is the policy that the environment gives (types.PRIOR). With a uniform π0 it is the soft backup less τ log A.
+    Todorov (2006); Azar et al. (2012), dynamic policy programming; of language models Jaques et al. (2017), eq. 8.
+    Errors: ValueError for τ that is not positive, or where no policy is given.
+    """
+    if temperature <= 0:
+        raise ValueError(f"backup.temperature must be > 0, got {temperature}")
+    prior = log_prior(following)
+    pi, log_pi = softmax(following.q + temperature * prior, temperature)  # log_pi = τ log π′
+    divergence = (pi * (log_pi - temperature * prior)).sum(-1)  # τ KL
+    return Backup(pi, 0.0, -divergence)

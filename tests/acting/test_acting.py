@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from oracles.guided import guided
 
 from dqn.acting.actor import Actor
-from dqn.acting.exploration import Boltzmann, EpsilonGreedy
+from dqn.acting.exploration import Boltzmann, EpsilonGreedy, Guided
 from dqn.ops.schedules import Constant, Linear
 from dqn.types import ILLEGAL, Values
 
@@ -107,3 +108,44 @@ def test_the_actor_forgets_where_an_episode_begins_and_tells_what_it_remembered(
     twin = Actor(Adding(), EpsilonGreedy(Constant(0.0)), torch.device("cpu"), torch.Generator(), num_envs=2)
     twin.load(actor.state())
     assert torch.equal(twin.remembered, actor.remembered)
+
+
+def guiding(explore, rate, mask=None, seed=0, count=20_000):
+    """Shares of four actions, drawn many times from one state."""
+    q, prior = torch.tensor([0.5, 0.0, 1.0, -0.5]), torch.tensor([-1.0, -0.5, -4.0, -2.0])
+    legal = torch.ones(4, dtype=torch.bool) if mask is None else torch.tensor(mask)
+    values = Values(
+        q.masked_fill(~legal, ILLEGAL).repeat(count, 1), prior=prior.repeat(count, 1),
+        mask=None if mask is None else legal.repeat(count, 1),
+    )  # fmt: skip
+    taken = explore(values, torch.tensor(rate), torch.Generator().manual_seed(seed))
+    return torch.bincount(taken, minlength=4).div(count).tolist(), (prior.tolist(), q.tolist(), legal.tolist())
+
+
+@pytest.mark.parametrize("mask", [None, [True, False, True, True]])
+@pytest.mark.parametrize("temperature", [0.25, 2.0])
+def test_a_guided_policy_draws_as_the_given_one_times_what_actions_are_worth(temperature, mask):
+    shares, state = guiding(Guided(temperature), temperature, mask)
+    assert shares == pytest.approx(guided(*state, temperature), abs=0.02)
+
+
+def test_without_guidance_it_is_the_given_policy_and_without_luck_its_likeliest():
+    explore = Guided(0.5, base_steps=100)
+    assert (explore.rate(99), explore.rate(100)) == (float("inf"), 0.5)
+    shares, (prior, q, legal) = guiding(explore, explore.rate(0), [True, False, True, True])
+    assert shares == pytest.approx(guided(prior, q, legal, 1e9), abs=0.02)
+    for temperature in (0.1, 5.0):
+        want = guided(prior, q, legal, temperature)
+        shares, _ = guiding(Guided(temperature, sample=False), temperature, [True, False, True, True])
+        assert shares[want.index(max(want))] == 1
+
+
+def test_a_guided_policy_is_evaluated_at_its_last_temperature():
+    settled = Guided(Linear(4.0, 0.5, 1000), base_steps=50).settled()
+    assert (settled.rate(0), settled.sample) == (0.5, True)
+    assert not Guided(1.0).settled(sample=False).sample
+    for wrong in (0.0, -1.0):
+        with pytest.raises(ValueError, match="temperature"):
+            Guided(wrong)
+    with pytest.raises(ValueError, match="base_steps"):
+        Guided(1.0, base_steps=-1)

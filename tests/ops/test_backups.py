@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from oracles import backups as oracle
+from oracles import guided
 
 from dqn.networks.heads import Expected
 from dqn.ops import backups
-from dqn.ops.backups import double_q, expected_sarsa, greedy, munchausen, q_learning, soft
+from dqn.ops.backups import double_q, expected_sarsa, greedy, kl_soft, log_prior, munchausen, q_learning, soft
 from dqn.types import ILLEGAL, Values
 
 NUMBERS = {
@@ -91,3 +92,39 @@ def test_doors():
         call(partial(soft, temperature=0.0), torch.zeros(1, 1, 2))
     with pytest.raises(ValueError, match="epsilon"):
         call(partial(expected_sarsa, epsilon=1.5), torch.zeros(1, 1, 2))
+
+
+def with_prior(seed=0, columns=30, actions=5, masked=True):
+    """Values with a prior at random, some actions illegal, whose numbers are then absurd."""
+    rng = np.random.default_rng(seed)
+    legal = rng.random((columns, actions)) < (0.6 if masked else 2)
+    legal[:, 0] |= ~legal.any(-1)
+    q, prior = rng.normal(size=(columns, actions)), rng.normal(size=(columns, actions)) - 3
+    shown = np.where(legal, q, ILLEGAL), np.where(legal, prior, 50.0)
+    tensors = [torch.from_numpy(x)[None] for x in (*shown, legal)]
+    return Values(tensors[0], prior=tensors[1], mask=tensors[2] if masked else None), q, prior, legal
+
+
+@pytest.mark.parametrize("temperature", [0.05, 1.0])
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_value_near_a_given_policy_equals_the_loop(masked, temperature):
+    """kl_soft: Σ π′ q + entropy is τ log Σ π0 exp(q/τ), and π′ is π0 exp(q/τ) / Z."""
+    values, q, prior, legal = with_prior(masked=masked)
+    back = kl_soft(values, lambda: values, lambda: values, torch.zeros(1, len(q), dtype=torch.int64), temperature)
+    mixed = (back.pi * values.q).sum(-1) + back.entropy
+    for b in range(len(q)):
+        assert float(mixed[0, b]) == pytest.approx(guided.soft_value(prior[b], q[b], legal[b], temperature), abs=1e-6)
+        want = guided.guided(prior[b], q[b], legal[b], temperature)
+        assert back.pi[0, b].tolist() == pytest.approx(want, abs=1e-6)
+
+
+def test_the_given_policy_is_one_over_the_legal_actions():
+    values, _, prior, legal = with_prior()
+    mass = (np.exp(prior) * legal).sum(-1, keepdims=True)
+    got = log_prior(values)[0].exp().numpy()
+    np.testing.assert_allclose(got, np.exp(prior) * legal / mass, atol=1e-9)
+
+
+def test_a_value_without_a_given_policy_is_refused():
+    with pytest.raises(ValueError, match="env=lm"):
+        call(kl_soft, torch.zeros(1, 1, 2))
