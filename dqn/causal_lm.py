@@ -133,8 +133,10 @@ def _loaded(path: str, dtype: str) -> CausalLM:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
         from transformers import AutoModelForCausalLM, AutoTokenizer  # pyright: ignore[reportMissingImports]
+        from transformers.utils.logging import disable_progress_bar  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise UsageError(f"A language model needs transformers ({error}): run {NEEDS}.") from error
+    disable_progress_bar()  # a model is loaded in a second, and the run has a bar of its own
     more: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     if gguf:
         more["gguf_file"] = gguf

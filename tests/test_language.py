@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import LANGUAGE, configure, here
+from hydra import compose, initialize_config_dir
 from language import lines, tiny
 
 import dqn
 from dqn import evaluate, train
 from dqn.config import build
+from dqn.config.cli import CONF
+from dqn.config.schema import check
 from dqn.seeding import parameter_hash
 from dqn.tracking.checkpoint import Checkpoints
 from dqn.tracking.logger import start_text_log
@@ -47,7 +50,7 @@ def reached(run):
     return run.trainer.evaluate(episodes=64)["mean"]
 
 
-@pytest.mark.parametrize("recipe", LANGUAGE)
+@pytest.mark.parametrize("recipe", [name for name in LANGUAGE if name not in ("lm_offline", "lm_clone")])
 def test_a_recipe_learns_to_say_more_of_what_is_rewarded(wire, recipe):
     run = wire(recipe)
     before = reached(run)
@@ -130,3 +133,17 @@ def test_only_tokens_of_the_text_have_a_gradient(wire):
     assert all(map(torch.equal, before, gradient()))
     batch.obs[: len(batch.action)][batch.weight > 0] = 0
     assert not all(map(torch.equal, before, gradient()))
+
+
+def test_the_experiment_is_one_of_the_recipes_on_a_task(wire, where):
+    pytest.importorskip("vaderSentiment")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", ["experiment=lm_sentiment", where[0], "run.dir=unused"])
+    assert (cfg.env.task, cfg.lambda_, cfg.replay.length) == ("sentiment", 1.0, 16)
+    assert cfg.exploration.temperature == cfg.tuned.temperature == 0.05
+    check(cfg)
+
+
+def test_what_needs_a_given_policy_is_refused_where_there_is_none():
+    code, _, errors = here(train, "env=chain", "backup=kl_soft")
+    assert code == 2 and "backup=kl_soft" in errors and "env=lm" in errors, errors

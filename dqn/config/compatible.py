@@ -105,6 +105,9 @@ def _language(cfg: DictConfig, multiplies: bool) -> dict[str, bool]:
     return {
         "torso=candidates, output=tied and exploration=guided belong to env=lm, and env=lm to them: choose env=lm with "
         "a recipe such as algorithm=lm_mc": len({"model" in cfg.env, *language.values()}) > 1,
+        "backup=kl_soft stays near a policy that is given, and only env=lm gives one: choose backup=soft": (
+            cfg.backup._target_.endswith(".kl_soft") and "model" not in cfg.env
+        ),
         "output=tied reads the hidden vector as it is, and this head multiplies it first: choose head=expected, "
         "categorical, hl_gauss or quantile": language["output"] and multiplies,
     }
@@ -154,9 +157,6 @@ def _memory(cfg: DictConfig, state_size: int) -> dict[str, bool]:
     return {
         "replay.stored_state is what a core remembered: choose core=lstm or gru, or set replay.stored_state=true": (
             not replay.stored_state and not state_size
-        ),
-        "replay.best chooses among recorded texts, and replay.path names none: set replay.best=1": (
-            replay.get("best", 1.0) < 1 and not ("model" in cfg.env and str(replay.get("path")).endswith(".jsonl"))
         ),
         "replay=dataset holds nothing of what a core remembered: choose core=none": (
             "path" in replay and state_size > 0

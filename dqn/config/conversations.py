@@ -157,12 +157,11 @@ def _one(line: Recorded, hidden: Tensor, lm: CausalLM, count: int) -> dict[str, 
     }
 
 
-def language_rows(path: str, lm: CausalLM, spec: Spec, top_p: float = 1.0, best: float = 1.0) -> Iterator[Rows]:
-    """The decisions of a file as blocks of rows, each text closed by a row in which nothing was decided. `best`: only
-    this share of the texts, those with the largest rewards. Errors: UsageError."""
+def language_rows(path: str, lm: CausalLM, spec: Spec, top_p: float = 1.0) -> Iterator[Rows]:
+    """The decisions of a file as blocks of rows, each text closed by a row in which nothing was decided.
+
+    Errors: UsageError."""
     found = features(path, lm, spec.num_actions)
-    if best < 1:
-        found = _best(found, best)
     last = found["ends"].nonzero()[:, 0]
     order = torch.cat([torch.arange(len(found["ends"])), last]).sort(stable=True).values  # an end twice: once to close
     closing = torch.zeros(len(order), dtype=torch.bool)
@@ -182,12 +181,3 @@ def language_rows(path: str, lm: CausalLM, spec: Spec, top_p: float = 1.0, best:
         }  # fmt: skip
         obs = torch.from_numpy(packed(spec, parts))
         yield Rows(obs.unsqueeze(1), **{name: field.unsqueeze(1) for name, field in fields.items()})
-
-
-def _best(found: dict[str, Tensor], share: float) -> dict[str, Tensor]:
-    """The decisions of the best texts: of equal ones the earlier."""
-    number = found["ends"].cumsum(0) - found["ends"].long()  # [M] of the text
-    returns = torch.zeros(int(found["ends"].sum())).index_add(0, number, found["reward"])
-    kept = returns.argsort(descending=True, stable=True)[: max(1, round(share * len(returns)))]
-    rows = torch.isin(number, kept)
-    return {name: tensor[rows] for name, tensor in found.items()}

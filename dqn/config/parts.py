@@ -38,7 +38,7 @@ from dqn.networks.records import inner
 from dqn.ops.clock import Times
 from dqn.programs import Plain, Prepare, as_written
 from dqn.protocols import Engine, Sampler
-from dqn.replay.dataset import count, padding_rows
+from dqn.replay.dataset import best, count, padding_rows
 from dqn.replay.frames import frame
 from dqn.replay.memory import Memory
 from dqn.replay.ring import Ring
@@ -248,7 +248,8 @@ def learner(cfg: DictConfig, online: QNetwork, device: torch.device, prepare: Pr
         lr = instantiate(cfg.lr_schedule)
         lr(0)
     with making("optimizer"):
-        optimizer, objective = instantiate(cfg.optimizer), Objective(backup, transform, cfg.lambda_, terms)
+        optimizer = instantiate(cfg.optimizer)
+        objective = Objective(backup, transform, cfg.lambda_, terms, cfg.get("td_weight", 1.0))
         return Learner(online, objective, optimizer, cfg.target.polyak, cfg.max_grad_norm, lr, passes, noise, prepare)
 
 
@@ -269,9 +270,11 @@ def memory(
     kept = frame(spec, stack)
     if _texts(cfg):
         lm = load(cfg.env.model, cfg.env.dtype)
-        blocks = [*language_rows(replay.path, lm, spec, cfg.env.top_p, replay.get("best", 1.0))]
+        blocks = [*language_rows(replay.path, lm, spec, cfg.env.top_p)]
     else:
         blocks = [*recorded(replay.path, spec, kept)] if "path" in replay else []
+    if replay.get("best", 1.0) < 1:
+        blocks = [*best(blocks, replay.best)]
     capacity, columns = (replay.capacity, num_envs) if not blocks else (replay.capacity or count(blocks), 1)
     file = directory / "replay.obs" if replay.get("device") == "memmap" else None
     stride = replay.stride if sequence else None

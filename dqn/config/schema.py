@@ -131,6 +131,7 @@ OPTIONS = {
     "gamma": real(0, 1),
     "n_step": whole(1, fixed=True),
     "lambda_": real(0, 1, null=True),
+    "td_weight": real(0, there=False),
     "learning_starts": whole(),
     "train_every": whole(1),
     "updates": whole(1, 10_000_000),

@@ -5,7 +5,9 @@ a tick; a text that has ended waits until all have, and then E new prompts begin
 are marked `reset`, as Gymnasium's NEXT_STEP mode marks its own: nothing was decided, and nothing is learnt from them.
 """
 
+import logging
 from collections.abc import Sequence
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,9 @@ from dqn.envs.prompts import Prompt, Score, encoded, of_task, read
 from dqn.errors import UsageError
 from dqn.types import MASK, PRIOR, Spec, Step, layout
 
+log = logging.getLogger("dqn")
 LIMITS = ("truncate", "terminate")
+MANY = 100  # texts without an end, of which it is said that none was scored
 
 
 def spec_of(lm: CausalLM, candidates: int, masked: bool) -> Spec:
@@ -72,7 +76,7 @@ class LanguageEnvs:
         self.id = f"lm:{lm.path.rstrip('/').rpartition('/')[2]}"
         self.episode_info = ("log_prob", "tokens", *(["second_score"] if second else []))
         self.generator, self.order = np.random.default_rng(0), np.zeros(0, np.int64)
-        self.done = np.ones(num_envs, bool)
+        self.done, self.cut = np.ones(num_envs, bool), 0.0
 
     def set_cap(self, cap: int | None) -> None:
         """Texts have a limit of their own."""
@@ -115,6 +119,7 @@ class LanguageEnvs:
         full = np.array([len(text) >= self.limit for text in self.texts]) & ~waits & ~ended
         terminated, truncated = (ended | full, nothing) if self.at_limit == "terminate" else (ended, full)
         self.done = waits | terminated | truncated
+        self._warn_of_no_end(int(truncated.sum()), bool(terminated.any()))
         if not terminated[~waits].all():  # else nobody looks at what comes after: no value stands there
             self.decoding.append(torch.from_numpy(taken))
             seen = self._seen()
@@ -128,6 +133,16 @@ class LanguageEnvs:
             waits,
             episode_info=self._episode_info(waits),
         )
+
+    def _warn_of_no_end(self, cut: int, ended: bool) -> None:
+        """Say once where texts only reach their limit, as none of them is scored then."""
+        self.cut = -inf if ended else self.cut + cut
+        if self.cut >= MANY and self.score is not None and not self.shaping:
+            self.cut = -inf
+            log.warning(
+                "None of the first %d texts has ended before env.max_tokens=%d, so none was scored: raise "
+                "env.max_tokens, or set env.limit=terminate to score a text at the limit.", MANY, self.limit,
+            )  # fmt: skip
 
     def _rewards(self, waits: np.ndarray, terminated: np.ndarray) -> np.ndarray:
         reward = np.zeros(self.num_envs)

@@ -101,7 +101,9 @@ def _task(name: str) -> Any:
     try:
         return importlib.import_module(f"{TASKS}.{name}")
     except ImportError as error:
-        raise UsageError(f'env.task={name} needs a package ({error}): run pip install "dqn-family[lm]".') from error
+        raise UsageError(
+            f'env.task={name} needs a package ({error}): run pip install "dqn-family[lm,reasoning]".'
+        ) from error
 
 
 class Score:

@@ -25,14 +25,23 @@ class Objective:
     """Semi-gradient temporal-difference loss,
     L = mean_{T,B} w · (D(Z(s, a), h(r + bonus + discount · (Σ π′ h⁻¹ Z̄(s′, ·) + entropy))) + Σ terms).
 
+    With `td_weight` below 1 the first summand counts less, with 0 the terms alone are learnt.
     `backup` names π′, bonus and entropy (ops.backups), of returns as they are; the head measures D and mixes h⁻¹ Z̄,
     `transform` is h (ops.transforms), `terms` are losses beside it (learning.terms). With `lambda_` the future is the
     λ-mixture of all n-step returns in the batch (ops.returns). Nothing after the target carries a gradient.
     Sutton & Barto (2018), §11.1; Mnih et al. (2015).
     """
 
-    def __init__(self, backup: Backup, transform: Transform, lambda_: float | None = None, terms: Sequence[Term] = ()):
+    def __init__(
+        self,
+        backup: Backup,
+        transform: Transform,
+        lambda_: float | None = None,
+        terms: Sequence[Term] = (),
+        td_weight: float = 1.0,
+    ):
         self.backup, self.transform, self.lambda_, self.terms = backup, transform, lambda_, terms
+        self.td_weight = td_weight
 
     def __call__(self, online: Any, target: Any, batch: Batch) -> Loss:
         return self.loss(online, batch, *self.targets(online, target, batch))
@@ -42,6 +51,8 @@ class Objective:
         action = batch.action
         values = online.values_at(batch, slice(0, action.shape[0]))
         error, td_error = online.head.loss(values, action, atoms, probs)  # [T, B]
+        if self.td_weight != 1:
+            error = self.td_weight * error
         for term in self.terms:
             error = error + term(values, action)
         if error.shape != action.shape or batch.weight.shape not in (action.shape[1:], action.shape):

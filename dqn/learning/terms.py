@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from dqn.ops.backups import log_prior
 from dqn.types import Values
 
 
@@ -29,7 +30,8 @@ class Conservative(_Term):
 
 
 class Cloning(_Term):
-    """The policy softmax(q / temperature) imitates the data, −weight · log softmax(q(s, ·) / temperature)[a].
+    """The policy softmax(q / temperature) imitates the data, −weight · log softmax(q(s, ·) / temperature)[a]; where the
+    environment gives a policy π0, as a language model, π0 exp(q / temperature) does.
 
     values.q [T, B, A], ILLEGAL where an action may not be taken. Errors: as for Conservative. Pomerleau (1991); as a
     term beside Q-learning it is 1 / temperature times the conservative one.
@@ -37,6 +39,8 @@ class Cloning(_Term):
 
     def __call__(self, values: Values, action: Tensor) -> Tensor:
         logits = _checked(values, action) / self.temperature
+        if values.prior is not None:
+            logits = logits + log_prior(values)
         return -self.weight * _of(logits.log_softmax(-1), action)
 
 

@@ -21,6 +21,24 @@ def count(blocks: Iterable[Rows]) -> int:
     return sum(len(block.action) for block in blocks)
 
 
+def best(blocks: Iterable[Rows], share: float) -> Iterator[Rows]:
+    """Only this share of the episodes, those with the largest returns, in their order; of equal ones the earlier.
+
+    What is learnt from them is what filtered behaviour cloning imitates: Chen et al. (2021), Decision Transformer, §5.
+    """
+    blocks = [*blocks]
+    column = {f: torch.cat([torch.as_tensor(getattr(b, f))[: len(b.action), 0] for b in blocks]) for f in FIELDS}
+    reset = column["reset"].long()
+    number = reset.cumsum(0) - reset  # [M] of the episode that a row belongs to, closed by a row marked reset
+    count = int(number.max()) + 1
+    returns = torch.zeros(count, dtype=torch.float64).index_add(0, number, column["reward"].double())
+    decisions = torch.zeros(count, dtype=torch.int64).index_add(0, number, 1 - reset)
+    ranked = returns.masked_fill(decisions == 0, -torch.inf).argsort(descending=True, stable=True)
+    kept = ranked[: max(1, round(share * int((decisions > 0).sum())))]
+    rows = torch.isin(number, kept)
+    yield from _blocks({name: field[rows] for name, field in column.items()})
+
+
 def padding_rows(spec: Spec, window: int) -> Rows:
     """What is seen after the last episode: nothing, for as long as the last starts must be followed by rows."""
     nothing = np.zeros((window, 1), bool)

@@ -6,16 +6,17 @@ import logging
 import numpy as np
 import pytest
 import torch
-from conftest import configure, here
+from conftest import here
 from language import lines, tiny
 
 import dqn
 from dqn.causal_lm import load
-from dqn.config import conversations, export, generate, parts, train
+from dqn.config import conversations, export, generate, train
 from dqn.config.conversations import features, language_rows, recorded_lines
 from dqn.envs.lm import spec_of
 from dqn.errors import UsageError
 from dqn.networks.records import split
+from dqn.replay.dataset import best
 
 K = 6
 LINES = [
@@ -72,9 +73,10 @@ def test_what_is_seen_is_what_the_model_says_before_each_decision(folder, tmp_pa
     assert at == len(found["action"]) and 0 < replaced < at
 
 
-def rows_of(path, folder, **how):
+def rows_of(path, folder, share=1.0):
     lm = load(folder)
-    blocks = [*language_rows(path, lm, spec_of(lm, K, False), **how)]
+    blocks = [*language_rows(path, lm, spec_of(lm, K, False))]
+    blocks = blocks if share == 1 else [*best(blocks, share)]
     return {
         f: torch.cat([getattr(b, f) for b in blocks])[:, 0] for f in ("action", "reward", "terminated", "reset")
     }, blocks
@@ -96,9 +98,9 @@ def test_a_text_is_its_decisions_and_a_row_that_closes_it(folder, tmp_path, monk
 
 def test_the_best_texts_are_those_with_the_largest_rewards(folder, tmp_path):
     path = lines(tmp_path / "t.jsonl", *LINES)
-    rows, _ = rows_of(path, folder, best=0.34)
+    rows, _ = rows_of(path, folder, share=0.34)
     assert rows["reward"].tolist() == [0, 0, 0, 1, 0]
-    rows, _ = rows_of(path, folder, best=0.67)
+    rows, _ = rows_of(path, folder, share=0.67)
     assert rows["reward"].sum() == 1.75
 
 
@@ -165,11 +167,11 @@ def test_logged_conversations_become_a_better_writer_in_three_commands(folder, t
     assert code == 0, errors
     agent = dqn.load(str(run))
     lm = load(folder)
-    for asked, best in (("a", "good"), ("b", "bad")):
+    for asked, right in (("a", "good"), ("b", "bad")):
         tokens = [*lm.encode([{"role": "user", "content": asked}]), *lm.encode("a")]
         hidden = lm.model.base_model(input_ids=torch.tensor([tokens])).last_hidden_state[0, -1]
         q = dqn.language.values(agent.network.head, hidden, torch.tensor(lm.encode("good bad"))).tolist()
-        assert q[0 if best == "good" else 1] > q[1 if best == "good" else 0] + 0.5, (asked, q)
+        assert q[0 if right == "good" else 1] > q[1 if right == "good" else 0] + 0.5, (asked, q)
     code, said, errors = here(generate, f"run={run}", "prompt=u a . a", "temperature=0.05")
     assert code == 0 and "guided" in said, errors
     code, said, errors = here(export, f"run={run}", f"to={tmp_path / 'taken'}", "temperature=0.05")
@@ -189,15 +191,19 @@ def test_offline_texts_continue_exactly(folder, tmp_path):
     assert results[0] == results[1]
 
 
-def test_best_is_for_texts(tmp_path):
-    cfg = configure("algorithm=cql", "env=chain", f"replay.path={tmp_path}", "replay.best=0.5")
-    env = parts.environments(cfg)
-    with pytest.raises(UsageError, match=r"replay.best=1"):
-        parts_checked(cfg, env)
-
-
-def parts_checked(cfg, env):
-    from dqn.config.compatible import check_compatible
-
-    network = parts.network(cfg, env.spec)
-    check_compatible(cfg, network.head, parts.sampler(cfg), 0)
+def test_the_best_fifth_is_cloned(folder, tmp_path):
+    """lm_clone: what was said in the best texts becomes likelier, by the terms alone."""
+    path, run = logged(tmp_path / "log.jsonl", 200), tmp_path / "run"
+    words = [word.replace("lm_offline", "lm_clone") for word in command(folder, path, run)]
+    code, _, errors = here(
+        train, *words, "replay.best=0.5", "tuned.temperature=1.0", "env.candidates=30", "tuned.lr=0.02"
+    )
+    assert code == 0, errors
+    agent, lm, found = dqn.load(str(run)), load(folder), {}
+    for asked in "ab":
+        tokens = [*lm.encode([{"role": "user", "content": asked}]), *lm.encode("a")]
+        hidden = lm.model.base_model(input_ids=torch.tensor([tokens])).last_hidden_state[0, -1]
+        pair = torch.tensor(lm.encode("good bad"))
+        good, bad = (lm.output(hidden)[pair] + dqn.language.values(agent.network.head, hidden, pair)).tolist()
+        found[asked] = good - bad  # of the guided policy's logits at temperature 1
+    assert found["a"] > 1 and found["b"] < -1, found

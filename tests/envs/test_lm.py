@@ -261,3 +261,19 @@ def test_weights_that_might_execute_code_are_refused(folder, tmp_path):
     with pytest.raises(UsageError, match="cannot be loaded"):
         load(str(own))
     assert not (tmp_path / "executed").exists()
+
+
+def test_texts_that_never_end_are_said_to_be_unscored(folder, caplog):
+    """Once, and not where a text has ended or the limit is the end."""
+    for limit, candidate, said in (("truncate", 1, 1), ("terminate", 1, 0)):
+        caplog.clear()
+        envs = made(folder, num_envs=4, max_tokens=1, limit=limit)
+        envs.reset(0)
+        for _ in range(120):
+            never = np.array([(row != 0).nonzero()[0][candidate] for row in envs.candidates])
+            envs.step(never)
+        assert sum("so none was scored" in r.message for r in caplog.records) == said
+    caplog.clear()
+    for _envs, _step in ending(folder, "truncate"):
+        pass
+    assert "so none was scored" not in caplog.text
