@@ -6,6 +6,7 @@ from conftest import FEW, RECIPES, mostly_slow, some
 
 from dqn.config import build
 from dqn.execution import engines
+from dqn.programs import Programs
 from dqn.replay.ring import Ring
 
 
@@ -17,7 +18,8 @@ def apart(monkeypatch):
         trainer, cpu = run.trainer, torch.device("cpu")
         with monkeypatch.context() as patch:
             patch.setattr(Ring, "device", torch.device("meta"))
-            trainer.update = build._update(trainer.memory, trainer.learner, engine(cpu, 0), cpu)
+            programs = Programs(update=engine(cpu, 0).capture)
+            trainer.update = build._update(trainer.memory, trainer.learner, programs, cpu)
         return run
 
     return wire
