@@ -9,6 +9,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -185,8 +186,9 @@ def test_what_it_cannot_do_is_refused(tmp_path, options, says):
 def test_a_core_for_each_thread_and_one_more_are_wanted(monkeypatch, cores, threads, few):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(cores)}, raising=False)
     given = f"execution.threads={threads}"
-    assert any("wants a core" in sentence for sentence in warnings(configure(REMOTE, given), None)) == few
-    assert not any("wants a core" in sentence for sentence in warnings(configure(given), None))
+    envs = SimpleNamespace(id="world", limit=100)
+    assert any("wants a core" in sentence for sentence in warnings(configure(REMOTE, given), None, envs)) == few
+    assert not any("wants a core" in sentence for sentence in warnings(configure(given), None, envs))
 
 
 def test_a_run_killed_with_9_leaves_no_process_and_a_signal_to_all_leaves_a_checkpoint(tmp_path):

@@ -143,7 +143,7 @@ class Words(Space):
             Dict({"image": Box(0, 255, (5, 5, 3), np.uint8), "way": Discrete(4), "episode_info": Words()}),
             r"entry `episode_info`, of kind Words.*FilterObservation.*filter_keys: \[image, way\]",
         ),
-        (Dict({"in": Dict({"episode_info": Words(), "way": Discrete(2)}), "way": Discrete(4)}), r"`in.told`.*\[way\]"),
+        (Dict({"in": Dict({"told": Words(), "way": Discrete(2)}), "way": Discrete(4)}), r"`in.told`.*\[way\]"),
     ],
 )
 def test_observations_without_a_fixed_number_of_values_are_refused(space, says):
