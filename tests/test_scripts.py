@@ -22,6 +22,7 @@ COMMANDS = {  # the script with arguments, and what it installs
     "test": (["tests/ops/test_schedules_transforms.py", "-q", "--numprocesses=0"], ".[dev]"),
     "bench": (["engines", "windows=1", "engines=eager", "calls=2", "learning_starts=100"], ".[plot]"),
     "reproduce": (["cartpole", "seeds=1", "jobs=1", "steps=1500", "tracking.final_episodes=1"], ".[plot,box2d]"),
+    "get-smollm2": (["there"], ".[lm]"),  # a folder that has it already: nothing is downloaded
 }
 FRESH = {  # as a newcomer types them, everything installed from the package index
     "train": ["steps=2000", "seed=3"],
@@ -66,6 +67,9 @@ def fresh(tmp_path_factory):
     (packages / "pip").mkdir()
     (packages / "pip/__init__.py").touch()
     (packages / "pip/__main__.py").write_text(PIP)
+    (at / "there").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (at / "there" / name).touch()
     return at
 
 
