@@ -20,7 +20,7 @@ import peers  # noqa: E402
 import speeds  # noqa: E402
 
 from dqn.execution.graphs import give_up  # noqa: E402
-from dqn.types import RunError  # noqa: E402
+from dqn.errors import RunError  # noqa: E402
 
 
 @pytest.fixture

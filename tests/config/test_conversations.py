@@ -11,7 +11,8 @@ from language import lines, tiny
 
 import dqn
 from dqn.causal_lm import load
-from dqn.config import conversations, export, generate, train
+from dqn import export, generate, train
+from dqn.config import conversations
 from dqn.config.conversations import features, language_rows, recorded_lines
 from dqn.envs.lm import spec_of
 from dqn.errors import UsageError
