@@ -19,8 +19,8 @@ import peer  # noqa: E402
 import peers  # noqa: E402
 import speeds  # noqa: E402
 
-from dqn.execution.graphs import give_up  # noqa: E402
 from dqn.errors import RunError  # noqa: E402
+from dqn.execution.graphs import give_up  # noqa: E402
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from conftest import here
 from language import lines, tiny
 
 import dqn
-from dqn.causal_lm import load
 from dqn import export, generate, train
+from dqn.causal_lm import load
 from dqn.config import conversations
 from dqn.config.conversations import features, language_rows, recorded_lines
 from dqn.envs.lm import spec_of
