@@ -19,7 +19,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from omegaconf import DictConfig
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
 from dqn import __version__
 from dqn.agent import INTERFACE
@@ -159,6 +160,7 @@ def _train(cfg: DictConfig, directory: Path, host: Host) -> dict[str, Any]:
     if trainer.env_steps < cfg.steps:
         (directory / "result.json").unlink(missing_ok=True)  # of fewer steps
     if snapshot is None:
+        write_hydra_folder(directory, text, host.given)
         trainer.logger.text("config", f"```yaml\n{text}```")
     try:
         with stop_on_signals(trainer, host.guest) as caught:
@@ -174,6 +176,19 @@ def _train(cfg: DictConfig, directory: Path, host: Host) -> dict[str, Any]:
         raise RunError(f"{error} (traceback in {directory / 'train.log'})") from error
     finally:
         run.close()
+
+
+def write_hydra_folder(directory: Path, config: str, given: Sequence[str]) -> None:
+    """What Hydra's users look for in .hydra: the options that were typed, what they were composed to, and Hydra's own.
+
+    It is there to be read; a resume reads config.yaml beside it.
+    """
+    (directory / ".hydra").mkdir(exist_ok=True)
+    write_text(directory / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(list(given)))
+    write_text(directory / ".hydra" / "config.yaml", config)
+    if HydraConfig.initialized():  # dqn.train composes without it
+        own = OmegaConf.create({"hydra": HydraConfig.instance().cfg.hydra})
+        write_text(directory / ".hydra" / "hydra.yaml", OmegaConf.to_yaml(own))
 
 
 def restore(trainer: Trainer, snapshot: Any, directory: Path) -> None:
@@ -198,6 +213,8 @@ def finish(cfg: DictConfig, run: build.Run, kept: bool) -> dict[str, Any]:
     recent = trainer.meter.recent
     result = {
         **identity(cfg, run.env_id, trainer.learner.online.torso),
+        "task_name": cfg.task_name,
+        "tags": list(cfg.tags),
         "evaluation": None,
         "training": {"return": float(np.mean(recent)) if recent else None, "episodes": len(recent)},
         "env_steps": trainer.env_steps,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dqn import __version__
 from dqn.config.cli import CONF, check_arguments, front_door, say
 from dqn.config.help import help_text
-from dqn.config.resume import placed, resume_arguments
+from dqn.config.resume import placed, stored_arguments
 from dqn.config.tuned import by_id
 from dqn.sweep import sweep_arguments
 
@@ -42,7 +42,7 @@ def job(cfg: "DictConfig") -> float:
 def start(arguments: list[str]) -> None:
     """Hand the command to Hydra, which composes the configuration and calls `job`, once or for every combination."""
     check_arguments(arguments)
-    sys.argv[1:] = sweep_arguments(resume_arguments(arguments))
+    sys.argv[1:] = sweep_arguments(stored_arguments(arguments))
     if not any(argument.startswith("-") for argument in arguments):
         say(f"dqn {__version__}: loading PyTorch …")
     import hydra

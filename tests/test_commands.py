@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from conftest import here
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
@@ -150,6 +151,46 @@ def test_a_sweep_lies_where_run_dir_says_and_each_job_knows_its_own(tmp_path):
     assert "Job 1 of 2: " in done.stdout and "Job 2 of 2: " in done.stdout
     assert "  torso " not in done.stdout  # a card for each job would hide the rest
     assert "IQM" in done.stdout and max(map(len, done.stdout.splitlines())) < 200
+
+
+def test_a_run_says_what_was_typed_and_is_repeated(tmp_path, run):
+    """The same bits in a new directory; parts and untrusted code as beside resume=."""
+    assert yaml.safe_load((run / ".hydra/overrides.yaml").read_text())[: len(SHORT)] == SHORT
+    assert (run / ".hydra/config.yaml").read_text() == (run / "config.yaml").read_text()
+    assert "launcher" in yaml.safe_load((run / ".hydra/hydra.yaml").read_text())["hydra"]
+    same, other = tmp_path / "same", tmp_path / "it's another"
+    for words in ([f"run.dir={same}"], [f'run.dir="{other}"', "seed=1", "tags=[b]"]):
+        code, _, errors = here(train, f"repeat={run}", *words)
+        assert code == 0, errors
+    hashes = [json.loads((path / "result.json").read_text())["parameter_hash"] for path in (run, same, other)]
+    assert hashes[0] == hashes[1] != hashes[2]
+    assert json.loads((other / "result.json").read_text())["tags"] == ["b"]
+    code, _, errors = here(train, f"repeat={run}", f"run.dir={same}")
+    assert code == 2 and "already holds a run" in errors
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["env=chain"], "a repeated run keeps its parts"),
+        (["resume=RUN"], "leave out one of them"),
+        (["-m", "seed=0,1"], "begins one run, -m begins many"),
+        (["no_such=1"], "no_such is not an option"),
+    ],
+)
+def test_what_cannot_be_changed_in_a_repeated_run_is_said(tmp_path, run, more, says):
+    code, _, errors = here(train, f"repeat={run}", *(word.replace("RUN", str(run)) for word in more))
+    assert code == 2 and says in errors, errors
+
+
+def test_a_debug_run_does_everything_in_seconds(tmp_path):
+    code, _, errors = here(
+        train, "debug=tiny", "algorithm=rainbow", "tags=[a,b]", "task_name=try", f"run.dir={tmp_path}/r"
+    )
+    assert code == 0, errors
+    result = json.loads((tmp_path / "r/result.json").read_text())
+    assert result["task_name"] == "try" and result["tags"] == ["a", "b"] and result["updates"] > 0
+    assert len(result["evaluation"]["returns"]) == 2 and [*(tmp_path / "r/checkpoints").glob("*.json")]
 
 
 def test_a_sweep_does_not_resume():

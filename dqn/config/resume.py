@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dqn")
 ALONE = "agent_alone"  # the counter by which a checkpoint says that it holds an agent without its run
-STORED = "stored_run"  # the name by which Hydra finds a resumed run's configuration in memory
+STORED = "stored_run"  # the name by which Hydra finds the configuration of a run that is resumed or repeated
 
 
 @contextmanager
@@ -49,35 +50,51 @@ def claimed(directory: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def resume_arguments(arguments: list[str]) -> list[str]:
-    """`resume=RUN …`: the run's own configuration takes the place of conf/, and the rest overrides it.
+def stored_arguments(arguments: list[str]) -> list[str]:
+    """`resume=RUN …` and `repeat=RUN …`: the run's own configuration takes conf/'s place, and the rest overrides it.
 
-    It is read as data, checked (config.trust; `trust=[module]` beside `resume=` allows more), and handed to Hydra from
-    memory, so that nothing in the run's directory is composed before it has been checked.
+    `resume=` goes on in the run's directory, `repeat=` begins a new run in a directory of its own. The configuration is
+    read as data, checked (config.trust; `trust=[module]` beside it allows more), and handed to Hydra from memory, so
+    that nothing in the run's directory is composed before it has been checked.
     Errors: UsageError when RUN is no run's directory, names code that is not trusted, or a group is chosen anew.
     """
     given = {name: value for name, sign, value in (a.partition("=") for a in arguments) if sign}
-    run = given.get("resume", "")
-    if run in ("", "null"):
-        if "resume" in given and not run:
-            raise UsageError("resume= names no run: write resume=RUN, the directory of one.")
+    verb = "repeat" if "repeat" in given else "resume"
+    run = given.get(verb, "")
+    if run == "" or (run, verb) == ("null", "resume"):
+        if verb in given and not run:
+            raise UsageError(f"{verb}= names no run: write {verb}=RUN, the directory of one.")
         if "trust" in given:
-            raise UsageError("trust= goes with resume=RUN: what this command line names is trusted anyway.")
+            raise UsageError(
+                "trust= goes with resume=RUN or repeat=RUN: what this command line names is trusted anyway."
+            )
         return arguments
+    if {"resume", "repeat"} <= {*given}:
+        raise UsageError("resume= continues a run, repeat= begins it anew: leave out one of them.")
     if {"-m", "--multirun"} & {*arguments}:
-        raise UsageError("resume= continues one run, -m begins many: leave out one of them.")
-    if run[0] == run[-1] and run[0] in "'\"":  # as Hydra's own values may be
-        run = run[1:-1]
-    directory = run_directory("resume", run)
-    rest = [a for a in arguments if a.partition("=")[0] not in ("resume", "trust")]
-    store_run(directory, rest, names("trust", given.get("trust", "")))
+        does = "continues" if verb == "resume" else "begins"
+        raise UsageError(f"{verb}= {does} one run, -m begins many: leave out one of them.")
+    directory = run_directory(verb, unquoted(run))
+    apart = ("resume", "trust") if verb == "resume" else ("repeat", "trust", "run.dir")
+    rest = [a for a in arguments if a.partition("=")[0] not in apart]
+    store_run(directory, rest, names("trust", given.get("trust", "")), verb)
+    if verb == "resume":
+        place = [f"resume={quoted(directory)}", f"hydra.run.dir={quoted(directory)}"]
+    else:
+        new = unquoted(given.get("run.dir", f"{directory}-again-{datetime.now():%Y%m%d-%H%M%S-%f}"))
+        place = [f"run.dir={quoted(new)}", f"hydra.run.dir={quoted(new)}"]
     return [
-        "--config-name", STORED, *rest, f"resume={quoted(directory)}", f"hydra.run.dir={quoted(directory)}",
+        "--config-name", STORED, *rest, *place,
         "hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none",
     ]  # fmt: skip
 
 
-def store_run(directory: Path, overrides: Sequence[str], trust: Sequence[str]) -> None:
+def unquoted(text: str) -> str:
+    """A value without the quotes that Hydra's own values may have."""
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
+
+
+def store_run(directory: Path, overrides: Sequence[str], trust: Sequence[str], verb: str = "resume") -> None:
     """Store a run's configuration where Hydra finds it, as STORED, for `overrides` to change numbers of it.
 
     Errors: UsageError where it names code that is not trusted, or an override chooses a part anew.
@@ -85,7 +102,9 @@ def store_run(directory: Path, overrides: Sequence[str], trust: Sequence[str]) -
     groups = {path.name for path in CONF.iterdir() if path.is_dir()}
     for override in overrides:
         if override.partition("=")[0] in groups:
-            raise UsageError(f"{override}: a resumed run keeps its parts; only numbers can be changed beside resume=.")
+            raise UsageError(
+                f"{override}: a {verb.rstrip('e')}ed run keeps its parts; only numbers can be changed beside {verb}=."
+            )
     stored = opened_run(directory, trust)
     OmegaConf.set_struct(stored, True)
     ConfigStore.instance().store(STORED, stored)

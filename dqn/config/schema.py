@@ -133,6 +133,8 @@ OPTIONS = {
     "lambda_": real(0, 1, null=True),
     "td_weight": real(0, there=False),
     "learning_starts": whole(),
+    "task_name": text(null=True),
+    "tags": listed(str, "[ablation,first]"),
     "train_every": whole(1),
     "updates": whole(1, 10_000_000),
     "passes": section(fixed=True),

@@ -7,6 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from dqn.config.cli import CONF
+from dqn.config.resume import STORED
 
 VECTOR = "vector_entry_point"  # a vector class of its own: its numbers are for what that class shows
 
@@ -16,12 +17,13 @@ def by_id(cfg: DictConfig) -> DictConfig:
 
     Hydra finds conf/tuned and conf/experiment by the name of the group: with `env=gym env.id=Acrobot-v1` it finds none,
     and with `env.id=Acrobot-v1` alone those of the default environment. Here they are those of the group that has this
-    id, or none. What the command line chooses itself stands; a resumed run keeps what it has.
+    id, or none. What the command line chooses itself stands; a run's stored
+    configuration keeps what it has.
     """
     job = HydraConfig.get()
     overrides = [*map(str, job.overrides.task)]
     given = {override.partition("=")[0].lstrip("+") for override in overrides}
-    if cfg.resume is not None or "env.id" not in given or OmegaConf.is_missing(cfg.env, "id"):
+    if job.job.config_name == STORED or "env.id" not in given or OmegaConf.is_missing(cfg.env, "id"):
         return cfg
     chosen, algorithm = str(job.runtime.choices.get("env")), str(job.runtime.choices.get("algorithm"))
     world = world_of(cfg.env, chosen)
