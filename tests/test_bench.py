@@ -12,12 +12,8 @@ from conftest import configure
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
-import bench  # noqa: E402
-import classic  # noqa: E402
-import floors  # noqa: E402
-import peer  # noqa: E402
-import peers  # noqa: E402
-import speeds  # noqa: E402
+from benchmarks import bench, floors, peer, peers, report, settings, speeds  # noqa: E402
+from experiments import classic  # noqa: E402
 
 from dqn.errors import RunError  # noqa: E402
 from dqn.execution.graphs import give_up  # noqa: E402
@@ -36,7 +32,7 @@ def measured(tmp_path):
 
 
 def test_the_floor_counts_the_products_of_both_networks_and_of_the_backward_pass(tmp_path):
-    run = floors.wire([*peers.overrides(1000, 2000), "execution=eager"], tmp_path)
+    run = floors.wire([*settings.overrides(1000, 2000), "execution=eager"], tmp_path)
     floors.fill(run)
     assert (run.trainer.env_steps, run.trainer.updates) == (1000, 0)
     weights, inner = 4 * 120 + 120 * 84 + 84 * 2, 120 * 84 + 84 * 2
@@ -47,7 +43,7 @@ def test_the_floor_counts_the_products_of_both_networks_and_of_the_backward_pass
 
 
 def test_a_double_update_also_looks_ahead_with_the_online_network(tmp_path):
-    run = floors.wire([*peers.overrides(1000, 2000), "execution=eager", "backup=double_q"], tmp_path)
+    run = floors.wire([*settings.overrides(1000, 2000), "execution=eager", "backup=double_q"], tmp_path)
     floors.fill(run)
     assert floors.flops(run.trainer.update) == 10_862_592 + 2 * 128 * (4 * 120 + 120 * 84 + 84 * 2)
     run.close()
@@ -120,8 +116,8 @@ def test_an_engine_that_gave_up_is_not_measured():
 def test_a_table_lines_up_and_a_number_has_three_digits():
     rows = bench.table(["engine", "µs"], [["eager", "1,000"], ["compile", "9"]]).splitlines()
     assert rows == ["| engine  | µs    |", "| ------- | ----- |", "| eager   | 1,000 |", "| compile | 9     |"]
-    assert [speeds.number(x) for x in (0.01234, 9.876, 100.4, 12345.6)] == ["0.0123", "9.88", "100", "12,346"]
-    assert speeds.spread([3.0, 1.0, 2.0]) == ["2", "1 to 3"]
+    assert [report.number(x) for x in (0.01234, 9.876, 100.4, 12345.6)] == ["0.0123", "9.88", "100", "12,346"]
+    assert report.spread([3.0, 1.0, 2.0]) == ["2", "1 to 3"]
 
 
 @pytest.mark.parametrize(
@@ -192,11 +188,11 @@ def test_peers_that_learn_less_are_no_peers(measured, stubs, capsys):
     assert left.value.code == 1 and "did not all learn 10 times" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", peers.SETTINGS)
+@pytest.mark.parametrize("name", settings.SETTINGS)
 def test_all_programs_are_given_the_same_settings(name):
-    of = peers.SETTINGS[name]
-    cfg, sb3 = configure(*peers.overrides(500, 2000, of)), peers.arguments_of_sb3(500, of)
-    one = peers.settings_of_one_file(500, 2000, 7, of)
+    of = settings.SETTINGS[name]
+    cfg, sb3 = configure(*settings.overrides(500, 2000, of)), settings.arguments_of_sb3(500, of)
+    one = settings.settings_of_one_file(500, 2000, 7, of)
     assert (cfg.env.id, cfg.env.num_envs) == (sb3["env"], 1) == (one["env_id"], 1)
     for ours, theirs, file in [
         (cfg.optimizer.lr, "learning_rate", "lr"), (cfg.replay.capacity, "buffer_size", "capacity"),
@@ -213,15 +209,15 @@ def test_all_programs_are_given_the_same_settings(name):
     assert (cfg.execution.threads, one["seed_env"]) == (of["threads"], 7)
 
 
-@pytest.mark.parametrize("of", [peers.CLEANRL, peers.ZOO])
+@pytest.mark.parametrize("of", [settings.CLEANRL, settings.ZOO])
 def test_all_programs_are_given_the_same_network(of):
-    cfg, sb3 = configure(*peers.overrides(500, 2000, of)), peers.arguments_of_sb3(500, of)
-    theirs, one = sb3["policy_kwargs"]["net_arch"], peers.settings_of_one_file(500, 2000, 7, of)
+    cfg, sb3 = configure(*settings.overrides(500, 2000, of)), settings.arguments_of_sb3(500, of)
+    theirs, one = sb3["policy_kwargs"]["net_arch"], settings.settings_of_one_file(500, 2000, 7, of)
     assert tuple(cfg.torso.hidden) == tuple(theirs) == one["hidden"] == tuple(of["hidden"])
 
 
 def test_a_game_is_the_same_in_both_programs():
-    cfg, sb3 = configure(*peers.overrides(500, 2000, peers.PONG)), peers.arguments_of_sb3(500, peers.PONG)
+    cfg, sb3 = configure(*settings.overrides(500, 2000, settings.PONG)), settings.arguments_of_sb3(500, settings.PONG)
     assert (sb3["policy"], sb3["policy_kwargs"]) == ("CnnPolicy", {})
     assert (cfg.torso._target_, cfg.torso.hidden) == ("dqn.networks.convs.NatureCNN", 512)
     assert (cfg.reward_clip, cfg.replay.frame_stack, cfg.execution.threads) == (1, 4, 2)
@@ -247,7 +243,7 @@ def test_a_recipe_that_is_named_brings_its_own_numbers():
 
 
 @pytest.mark.parametrize("program", [peer.one_file, lambda *given: peer.this_program("eager", *given)])
-@pytest.mark.parametrize("settings", [peers.CLEANRL, {**peers.ZOO, "train_every": 50, "updates": 5, "warm": 50}])
+@pytest.mark.parametrize("settings", [settings.CLEANRL, {**settings.ZOO, "train_every": 50, "updates": 5, "warm": 50}])
 def test_a_window_begins_behind_the_start(program, settings, monkeypatch):
     from oracles import one_file_dqn
 
@@ -260,7 +256,13 @@ def test_a_window_begins_behind_the_start(program, settings, monkeypatch):
 
 
 def test_frames_are_a_world_of_images(wired):
-    images = ["env=tensor", "env.world._target_=frames.Frames", "env.num_envs=2", "torso=nature_cnn", "torso.hidden=8"]
+    images = [
+        "env=tensor",
+        "env.world._target_=benchmarks.frames.Frames",
+        "env.num_envs=2",
+        "torso=nature_cnn",
+        "torso.hidden=8",
+    ]
     few = ["steps=60", "learning_starts=20", "train_every=20", "tuned.capacity=100", "tuned.batch_size=2"]
     run = wired(*images, *few)
     run.trainer.run()

@@ -15,10 +15,7 @@ from scipy import stats
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
-import classic  # noqa: E402
-import reproduce  # noqa: E402
-import results  # noqa: E402
-import sb3  # noqa: E402
+from experiments import classic, launch, results, sb3  # noqa: E402
 
 
 def result(score=1.0, seconds=10.0, **more):
@@ -54,14 +51,14 @@ def bench(tmp_path, monkeypatch):
     def execute(run, options):
         bench.made.append(run.key)
         if run.key in bench.fails:
-            raise reproduce.Failed(f"{run} failed")
+            raise launch.Failed(f"{run} failed")
         return result(score=100.0 + run.seed)
 
     monkeypatch.setattr(classic, "execute", execute)
     monkeypatch.setattr(classic, "fingerprint", lambda recipe, overrides, env, steps: bench.settings)
     monkeypatch.setattr(classic, "JSON", bench.file)
     monkeypatch.setattr(classic, "README", bench.readme)
-    monkeypatch.setattr(reproduce, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(launch, "RUNS", tmp_path / "runs")
     return bench
 
 
@@ -107,7 +104,7 @@ def test_a_trial_with_other_options_leaves_the_committed_file_alone(bench):
     bench("seeds=1", "steps=100")
     assert len(bench.made) == 4
     assert bench.file.read_text() == before
-    assert len(json.loads((reproduce.RUNS / "classic.json").read_text())["runs"]) == 4
+    assert len(json.loads((launch.RUNS / "classic.json").read_text())["runs"]) == 4
 
 
 def test_sittings_on_two_machines_add_up(bench, monkeypatch):
@@ -152,13 +149,13 @@ def test_without_stable_baselines3_its_rows_are_left_out_in_one_sentence(bench, 
 
 def test_iqm_is_scipys_trimmed_mean_inside_its_interval():
     values = np.random.default_rng(1).normal(size=10)
-    iqm, low, high = reproduce.interval(values)
+    iqm, low, high = results.interval(values)
     by_hand = np.sort(values)[2:8].mean()  # a quarter of ten, rounded down, off both ends
     assert iqm == pytest.approx(stats.trim_mean(values, 0.25)) == pytest.approx(by_hand)
     assert low < iqm < high
     assert values.min() <= low and high <= values.max()
-    assert reproduce.interval(np.array([3.0])) == (3.0, 3.0, 3.0)
-    assert reproduce.interval(np.full(10, 500.0)) == (500.0, 500.0, 500.0)
+    assert results.interval(np.array([3.0])) == (3.0, 3.0, 3.0)
+    assert results.interval(np.full(10, 500.0)) == (500.0, 500.0, 500.0)
 
 
 def land(path, key, *scores, seconds=10.0):
@@ -262,15 +259,15 @@ def test_a_signal_ends_the_runs_under_way_once():
             self.stopped += 1
 
     child = Child()
-    reproduce.CHILDREN.add(child)
+    launch.CHILDREN.add(child)
     try:
-        signal.signal(signal.SIGTERM, reproduce.stop)
+        signal.signal(signal.SIGTERM, launch.stop)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)  # as `timeout` does: once the program, once its group
         assert child.stopped == 1
     finally:
-        reproduce.CHILDREN.discard(child)
+        launch.CHILDREN.discard(child)
         for number, handler in before.items():
             signal.signal(number, handler)
 

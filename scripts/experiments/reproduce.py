@@ -9,20 +9,16 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 import signal
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
+from experiments import classic, launch
+from experiments.results import interval
 from scipy import stats
-
-ROOT = Path(__file__).resolve().parent.parent
-RUNS = ROOT / "runs" / "reproduce"
 
 
 @dataclass
@@ -33,10 +29,6 @@ class Experiment:
     score: str = "return"
     wanted: str = ""
     title: str = ""  # of the picture, where there is one
-
-
-class Failed(RuntimeError):
-    """A run that ended without a result."""
 
 
 NARROW = ["algorithm=cql", "env=cartpole", "replay.path=runs/reproduce/data/seed{seed}"]
@@ -74,54 +66,6 @@ def score(result: dict, kind: str) -> float:
     return evaluation["mean"] if kind == "return" else evaluation["known_q"]["max_error"]
 
 
-CHILDREN: set[subprocess.Popen] = set()
-
-
-def call(name: str, command: list[str]) -> None:
-    """A process of its own, known to `CHILDREN` while it runs. Errors: Failed, with the end of what it printed."""
-    child = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, process_group=0
-    )
-    CHILDREN.add(child)
-    printed, _ = child.communicate()
-    CHILDREN.discard(child)
-    if child.returncode:
-        raise Failed(f"{name} failed:\n{printed[-2000:]}")
-
-
-def stop(number: int, frame: object) -> NoReturn:
-    """Ctrl-C and SIGTERM: each run gets one signal and ends with a checkpoint; a second would kill it."""
-    for known in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(known, signal.SIG_IGN)
-    for child in list(CHILDREN):
-        child.terminate()
-    raise KeyboardInterrupt
-
-
-def make(name: str, overrides: list[str], seed: int) -> dict:
-    """One run in a process of its own, or what is left of it, or nothing if it is finished."""
-    directory = RUNS / name.replace(" ", "-") / f"seed{seed}"
-    given = [override.replace("{seed}", str(seed)) for override in overrides]
-    if not (directory / "result.json").is_file():
-        begun = (directory / "config.yaml").is_file() and any(directory.glob("checkpoints/*.json"))
-        if not begun and directory.exists():
-            shutil.rmtree(directory)
-        start = [f"resume={directory}"] if begun else [f"run.dir={directory}", f"seed={seed}", *given]
-        call(f"{name}, seed {seed}", [sys.executable, "-m", "dqn.train", *start])
-    return json.loads((directory / "result.json").read_text())
-
-
-def interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Interquartile mean with the ends of its 95 % bootstrap interval; of one value, or of equal ones, that value."""
-    iqm = float(stats.trim_mean(values, 0.25))
-    if len(values) < 2 or np.ptp(values) == 0:
-        return iqm, iqm, iqm
-    ends = stats.bootstrap(
-        (values,), lambda x, axis: stats.trim_mean(x, 0.25, axis=axis), rng=0, method="percentile"
-    ).confidence_interval
-    return iqm, float(ends.low), float(ends.high)
-
-
 def summary(values: np.ndarray) -> str:
     """Interquartile mean with a 95 % bootstrap interval, and the range."""
     iqm, low, high = interval(values)
@@ -141,7 +85,7 @@ def draw(name: str, title: str, seeds: int) -> Path:
     figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
     curves = []
     for seed in range(seeds):
-        events = EventAccumulator(str(RUNS / name / f"seed{seed}"), size_guidance={"scalars": 0})
+        events = EventAccumulator(str(launch.RUNS / name / f"seed{seed}"), size_guidance={"scalars": 0})
         points = {e.step // 1000: e.value for e in events.Reload().Scalars("episode/return")}
         curves.append([points.get(k, np.nan) for k in range(1, max(points) + 1)])
         axes.plot(range(1, len(curves[-1]) + 1), curves[-1], color="tab:blue", alpha=0.2, linewidth=0.8)
@@ -151,15 +95,13 @@ def draw(name: str, title: str, seeds: int) -> Path:
     axes.set(xlabel="thousand env_steps", ylabel="return while exploring", title=title)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    path = Path(__file__).with_name(f"{title.partition(',')[0].lower().removesuffix('-v1')}.png")
+    path = launch.FIGURES / (f"{title.partition(',')[0].lower().removesuffix('-v1')}.png")
     figure.savefig(path, dpi=130)
     return path
 
 
 def main() -> None:
     if sys.argv[1:2] == ["classic"]:
-        import classic
-
         sys.exit(classic.main(sys.argv[2:]))
     names = [a for a in sys.argv[1:] if "=" not in a]
     options = dict(a.split("=", 1) for a in sys.argv[1:] if a.startswith(("seeds=", "jobs=")))
@@ -175,7 +117,7 @@ def main() -> None:
     table = {}
     for name, overrides in experiment.runs.items():
         with ThreadPoolExecutor(jobs) as pool:
-            results = [*pool.map(lambda s: make(name, [*overrides, *extra], s), range(seeds))]  # noqa: B023
+            results = [*pool.map(lambda s: launch.make(name, [*overrides, *extra], s), range(seeds))]  # noqa: B023
         scores = np.array([score(result, experiment.score) for result in results])
         seconds = np.array([result["seconds"] for result in results])
         line = f"{name}: {experiment.score} over {seeds} seeds: {summary(scores)}"
@@ -193,24 +135,22 @@ def main() -> None:
             "seconds": seconds.tolist(),
             "versions": results[0]["versions"],
         }
-    path = RUNS / f"{names[0]}.json"
+    path = launch.RUNS / f"{names[0]}.json"
     path.write_text(
         json.dumps(
             {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(), "runs": table},
             indent=1,
         )
     )
-    print(f"Numbers are in {path}; curves: tensorboard --logdir {RUNS}")
+    print(f"Numbers are in {path}; curves: tensorboard --logdir {launch.RUNS}")
 
 
 if __name__ == "__main__":
-    import reproduce  # by its own name, so that classic.py finds this very module
-
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, reproduce.stop)
+        signal.signal(number, launch.stop)
     try:
-        reproduce.main()
-    except reproduce.Failed as error:
+        main()
+    except launch.Failed as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit(130)

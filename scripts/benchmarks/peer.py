@@ -2,7 +2,7 @@
 after its engine on two, of which one acts; with as many threads as its settings say.
 
 Stable-Baselines3 may live in a venv of its own: its part needs nothing of this package.
-  PYTHON scripts/peer.py sb3 settings=cleanrl start=10000 steps=20000 seed=0 device=cpu out=FILE
+  PYTHONPATH=scripts PYTHON -m benchmarks.peer sb3 settings=cleanrl start=10000 steps=20000 seed=0 device=cpu out=FILE
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import peers
+from benchmarks.settings import CLEANRL, SETTINGS, arguments_of_sb3, overrides, settings_of_one_file
+from experiments.launch import ROOT
 
 
 def this_program(
-    engine: str, start: int, steps: int, seed: int, device: str, of: dict[str, Any] = peers.CLEANRL
+    engine: str, start: int, steps: int, seed: int, device: str, of: dict[str, Any] = CLEANRL
 ) -> dict[str, Any]:
     """One window of this program under an engine. Errors: RunError where the engine could not be used."""
-    import floors
+    from benchmarks import floors
 
     begin, (engine, _, actor) = start + of["warm"], engine.partition("+")
-    given = [*peers.overrides(start, begin + steps, of), f"execution={engine}", f"device={device}", f"seed={seed}",
+    given = [*overrides(start, begin + steps, of), f"execution={engine}", f"device={device}", f"seed={seed}",
              f"execution.actor={actor or 'local'}"]  # fmt: skip
     with tempfile.TemporaryDirectory() as directory:
         run = floors.wire(given, Path(directory))
@@ -50,9 +51,7 @@ def game(env: str, seed: int) -> Any:
     return VecFrameStack(make_atari_env(env, seed=seed, env_kwargs=raw, wrapper_kwargs=sticky), 4)
 
 
-def stable_baselines3(
-    start: int, steps: int, seed: int, device: str, of: dict[str, Any] = peers.CLEANRL
-) -> dict[str, Any]:
+def stable_baselines3(start: int, steps: int, seed: int, device: str, of: dict[str, Any] = CLEANRL) -> dict[str, Any]:
     """One window of Stable-Baselines3's DQN."""
     import stable_baselines3  # pyright: ignore[reportMissingImports]  # an extra
     import torch
@@ -70,7 +69,7 @@ def stable_baselines3(
         def _on_step(self) -> bool:
             return True
 
-    arguments = peers.arguments_of_sb3(start, of)
+    arguments = arguments_of_sb3(start, of)
     if of["conf"] == "atari":
         arguments["env"] = game(of["env"], seed)
     model = stable_baselines3.DQN(**arguments, seed=seed, device=device)
@@ -85,9 +84,9 @@ def stable_baselines3(
     }
 
 
-def one_file(start: int, steps: int, seed: int, device: str, of: dict[str, Any] = peers.CLEANRL) -> dict[str, Any]:
+def one_file(start: int, steps: int, seed: int, device: str, of: dict[str, Any] = CLEANRL) -> dict[str, Any]:
     """One window of the one-file program, which knows no device but the CPU."""
-    sys.path.insert(0, str(peers.ROOT / "tests"))
+    sys.path.insert(0, str(ROOT / "tests"))
     from oracles import one_file_dqn  # pyright: ignore[reportMissingImports]  # after that path
 
     begin, at, epsilon = start + of["warm"], 0.0, one_file_dqn.epsilon
@@ -99,7 +98,7 @@ def one_file(start: int, steps: int, seed: int, device: str, of: dict[str, Any] 
         return epsilon(step, settings)
 
     one_file_dqn.epsilon = noting
-    settings = one_file_dqn.Settings(**peers.settings_of_one_file(start, begin + steps, seed, of))
+    settings = one_file_dqn.Settings(**settings_of_one_file(start, begin + steps, seed, of))
     _, updates, _ = one_file_dqn.train(settings)
     before = of["warm"] // of["train_every"] * of["updates"]
     return {"seconds": perf_counter() - at, "updates": updates - before, "versions": {}}
@@ -121,4 +120,4 @@ def main(program: str, out: Path, *given: Any) -> None:
 if __name__ == "__main__":
     asked = dict(argument.split("=", 1) for argument in sys.argv[2:])
     start, steps, seed = (int(asked[name]) for name in ("start", "steps", "seed"))
-    main(sys.argv[1], Path(asked["out"]), start, steps, seed, asked["device"], peers.SETTINGS[asked["settings"]])
+    main(sys.argv[1], Path(asked["out"]), start, steps, seed, asked["device"], SETTINGS[asked["settings"]])

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from time import perf_counter
 from typing import Any
 
-import reproduce
+from experiments import launch
 
 
 def clock(seconds: float) -> str:
@@ -43,7 +43,7 @@ def work(todo: list[Any], execute: Callable, land: Callable, jobs: int, done: in
             waiting.remove(run)
             try:
                 result, wall = future.result()
-            except reproduce.Failed as error:
+            except launch.Failed as error:
                 failed += 1
                 print(error, flush=True)
                 continue

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
 
-import floors
 import numpy as np
-import peers
 import torch
+from benchmarks import floors
+from benchmarks.report import Report, number, spread
+from benchmarks.settings import CLEANRL, overrides
 
 from dqn.config import build
 from dqn.device import choose_device
@@ -28,34 +28,11 @@ from dqn.types import Rows, Spec
 ENGINES = {"eager": Eager, "compile": Compiled, "cudagraph": CUDAGraph}
 
 
-@dataclass
-class Report:
-    """What a command found: a table, sentences below it, and every window by row, with their unit, for the picture."""
-
-    head: list[str]
-    rows: list[list[str]]
-    notes: list[str]
-    bars: dict[str, list[float]]
-    axis: str
-    floor: float | None = None
-    more: dict[str, Any] = field(default_factory=dict)
-
-
-def number(value: float) -> str:
-    """Three digits, or all before the point."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def spread(values: list[float]) -> list[str]:
-    """Median and range, two cells."""
-    return [number(median(values)), f"{number(min(values))} to {number(max(values))}"]
-
-
 def composed(extra: list[str]) -> list[str]:
     """The overrides of a run: CleanRL's settings below what is given; an algorithm that is named brings its own."""
     given = {argument.partition("=")[0]: argument for argument in extra}
-    of = peers.CLEANRL
-    house = peers.overrides(of["start"], of["start"] + of["warm"] + of["steps"])
+    of = CLEANRL
+    house = overrides(of["start"], of["start"] + of["warm"] + of["steps"])
     if "algorithm" in given:
         house = [o for o in house if o.startswith(("env=", "steps=", "tracking."))]
     return [*({override.partition("=")[0]: override for override in house} | given).values()]
@@ -83,7 +60,7 @@ def stages(options: dict[str, Any], extra: list[str]) -> Report:
     with tempfile.TemporaryDirectory() as directory:
         started = perf_counter()
         run = floors.wire(overrides, Path(directory))
-        steps, begin = run.trainer.times.steps, run.trainer.times.learning_starts + peers.CLEANRL["warm"]
+        steps, begin = run.trainer.times.steps, run.trainer.times.learning_starts + CLEANRL["warm"]
         if steps <= begin:
             raise UsageError(f"steps={steps} leaves nothing to time after the first {begin}: raise steps.")
         floors.advance(run, begin)
@@ -99,8 +76,8 @@ def stages(options: dict[str, Any], extra: list[str]) -> Report:
     ]  # fmt: skip
     notes = [
         f"{window.env_steps / window.seconds:,.0f} env_steps/s, {window.updates / window.seconds:,.0f} updates/s: "
-        f"{window.env_steps:,} env_steps and {window.updates:,} updates in {window.seconds:.2f} s, {run.engine}, "
-        f"{run.device}. Before them {start:.1f} s of wiring, filling and first updates. Checkpoints do not count."
+        f"{window.env_steps:,} env_steps and {window.updates:,} updates in {window.seconds:.2f} s, "
+        f"{run.trainer.engine.why}, {run.device}. Before them {start:.1f} s of wiring, filling and first updates. Checkpoints do not count."
     ]
     if run.device.type != "cpu":
         notes.append("The device works on while the host does: a stage that waits for it also pays for those before.")
@@ -108,7 +85,7 @@ def stages(options: dict[str, Any], extra: list[str]) -> Report:
         ["stage", "s", "share", "µs an env_step", "µs an update"], rows, notes,
         {name: [1e6 * seconds / window.env_steps] for name, seconds in split.items()}, "µs an env_step",
         more={"overrides": overrides, "seconds": split, "all": window.seconds, "env_steps": window.env_steps,
-              "updates": window.updates, "start_s": start, "engine": run.engine},
+              "updates": window.updates, "start_s": start, "engine": run.trainer.engine.why},
     )  # fmt: skip
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import reproduce
+from experiments import launch
+from scipy import stats
 
 LABELS = {"dqn-zoo": "`dqn`, the zoo's settings", "sb3": "Stable-Baselines3 DQN, the zoo's settings"}
 PUBLISHED = {  # rl-baselines3-zoo, benchmark.md (LunarLander-v2); CleanRL, docs of dqn.py; SLM-Lab, benchmark
@@ -24,6 +25,17 @@ PUBLISHED = {  # rl-baselines3-zoo, benchmark.md (LunarLander-v2); CleanRL, docs
     "published: SLM-Lab DDQN+PER, 300k steps": {"lunarlander": 265.9},
 }
 MARKS = ("<!-- classic -->", "<!-- /classic -->")
+
+
+def interval(values: np.ndarray) -> tuple[float, float, float]:
+    """Interquartile mean with the ends of its 95 % bootstrap interval; of one value, or of equal ones, that value."""
+    iqm = float(stats.trim_mean(values, 0.25))
+    if len(values) < 2 or np.ptp(values) == 0:
+        return iqm, iqm, iqm
+    ends = stats.bootstrap(
+        (values,), lambda x, axis: stats.trim_mean(x, 0.25, axis=axis), rng=0, method="percentile"
+    ).confidence_interval
+    return iqm, float(ends.low), float(ends.high)
 
 
 def digest(value: Any) -> str:
@@ -46,7 +58,7 @@ def sitting(versions: dict, jobs: int) -> dict[str, Any]:
     """Hardware, versions, date and commit of a run."""
 
     def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=reproduce.ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run(["git", *words], cwd=launch.ROOT, capture_output=True, text=True, check=False)
         return done.stdout.strip()
 
     info = Path("/proc/cpuinfo")
@@ -100,7 +112,7 @@ def cell(data: dict, env: str, recipe: str, most: int) -> str:
     values = column(data, env, recipe, "return")
     if not len(values):
         return "–"
-    iqm, low, high = reproduce.interval(values)
+    iqm, low, high = interval(values)
     fewer = f", {len(values)} seed{'s' * (len(values) > 1)}" if len(values) < most else ""
     return f"{number(iqm)} [{number(low)}, {number(high)}]{fewer}"
 
@@ -152,7 +164,7 @@ def draw(data: dict, envs: dict[str, str], recipes: list[str], path: Path) -> Pa
         for height, recipe in enumerate(rows):
             values = column(data, env, recipe, "return")
             if len(values):
-                iqm, low, high = reproduce.interval(values)
+                iqm, low, high = interval(values)
                 color = "tab:orange" if recipe == "sb3" else "tab:blue"
                 axes.plot([low, high], [height, height], color=color, linewidth=2.5, alpha=0.6)
                 axes.plot(iqm, height, "o", color=color)

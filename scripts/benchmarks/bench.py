@@ -23,13 +23,10 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 
-import floors
-import peers
-import reproduce
-import results
-import speeds
 import torch
-from speeds import Report, number
+from benchmarks import floors, peers, speeds
+from benchmarks.report import Report, number
+from experiments import launch, results
 
 from dqn.config.cli import front_door, nearest
 from dqn.errors import UsageError
@@ -107,7 +104,7 @@ def draw(report: Report, title: str, path: Path) -> None:
 
 def publish(command: str, arguments: list[str], report: Report, out: str) -> None:
     """Print the table, write the numbers and the picture, say where they lie and what to type next."""
-    folder = Path(out) if out else reproduce.ROOT / "runs" / "bench" / f"{command}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = Path(out) if out else launch.ROOT / "runs" / "bench" / f"{command}-{datetime.now():%Y%m%d-%H%M%S}"
     folder.mkdir(parents=True, exist_ok=True)
     here = results.sitting(floors.versions(), 1)
     here["gpu"] = torch.cuda.get_device_name() if torch.cuda.is_available() else None
@@ -141,10 +138,10 @@ def main(arguments: list[str]) -> None:
 
 if __name__ == "__main__":
     for signalled in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signalled, reproduce.stop)
+        signal.signal(signalled, launch.stop)
     try:
         main(sys.argv[1:])
-    except reproduce.Failed as error:
+    except launch.Failed as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,6 +1,6 @@
 """Images without a game, for `scripts/bench`: what a network of an Atari agent costs, and nothing else.
 
-scripts/bench engines env=tensor env.world._target_=frames.Frames torso=nature_cnn tuned.batch_size=32
+scripts/bench engines env=tensor env.world._target_=benchmarks.frames.Frames torso=nature_cnn tuned.batch_size=32
 """
 
 from __future__ import annotations

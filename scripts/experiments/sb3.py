@@ -1,7 +1,7 @@
 """Stable-Baselines3's DQN with the settings of rl-baselines3-zoo, judged as our own runs are: the yardstick.
 
 Needs stable-baselines3 alone, nothing of this package, so it may live in a venv of its own:
-  PATH/bin/python scripts/sb3.py env=CartPole-v1 steps=50000 seed=0 out=DIRECTORY
+  PATH/bin/python scripts/experiments/sb3.py env=CartPole-v1 steps=50000 seed=0 out=DIRECTORY
 """
 
 from __future__ import annotations

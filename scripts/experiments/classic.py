@@ -1,8 +1,8 @@
 """Classic control and LunarLander, every recipe and Stable-Baselines3 on equal terms: numbers, table and picture.
 
-Every finished run lands in scripts/classic.json, whichever machine made it; a run that lies there with the settings
-conf/ has now is not repeated. A row never mixes settings: the first run with new ones removes the row's older runs.
-`show` makes README's table and scripts/classic.png from that file and trains nothing.
+Every finished run lands in scripts/results/classic.json, whichever machine made it; a run that lies there with the
+settings conf/ has now is not repeated. A row never mixes settings: the first run with new ones removes the older runs.
+`show` makes README's table and scripts/results/classic.png from that file and trains nothing.
 """
 
 from __future__ import annotations
@@ -17,10 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pool
-import reproduce
-import results
-import sb3
+from experiments import launch, pool, results, sb3
 
 ENVS = {"cartpole": 50_000, "acrobot": 100_000, "mountaincar": 120_000, "lunarlander": 100_000}  # env_steps
 IDS = {
@@ -45,12 +42,12 @@ LATER = {  # options that older runs were without, and what those did
     "env.wrappers": {}, "replay.frame_stack": 1, "replay.frame_padding": "reset", "tracking.evaluate_envs": 16,
     "reward_clip": None,
 }  # fmt: skip
-JSON = Path(__file__).with_suffix(".json")
-README = reproduce.ROOT / "scripts" / "README.md"
+JSON = launch.FIGURES / "classic.json"
+README = launch.ROOT / "scripts" / "README.md"
 USAGE = (
     f"usage: scripts/reproduce classic [show] [env={','.join(ENVS)}] [recipe={','.join(ROWS)}]\n"
     "  [seeds=10] [jobs=CPUS] [device=cpu] [sb3=PYTHON that has stable-baselines3]\n"
-    "  [option=value …]  a trial: these go to every run, and the numbers not into scripts/classic.json"
+    "  [option=value …]  a trial: these go to every run, and the numbers not into scripts/results/classic.json"
 )
 
 
@@ -177,11 +174,11 @@ def plan(options: dict[str, str], extra: list[str]) -> list[Run]:
 def execute(run: Run, options: dict[str, str]) -> dict:
     """One run in a process of its own; what it has finished or can continue is not repeated."""
     if run.recipe != SB3:
-        return reproduce.make(run.name, [*run.overrides, f"device={options['device']}"], run.seed)
-    out = reproduce.RUNS / run.name / f"seed{run.seed}"
+        return launch.make(run.name, [*run.overrides, f"device={options['device']}"], run.seed)
+    out = launch.RUNS / run.name / f"seed{run.seed}"
     if not (out / "result.json").is_file():
         arguments = [f"env={IDS[run.env]}", f"steps={run.steps}", f"seed={run.seed}", f"out={out}"]
-        reproduce.call(run.key, [options["sb3"], str(Path(sb3.__file__)), *arguments])
+        launch.call(run.key, [options["sb3"], str(Path(sb3.__file__)), *arguments])
     return json.loads((out / "result.json").read_text())
 
 
@@ -217,7 +214,7 @@ def main(arguments: list[str]) -> int:
     options |= {k: v for k, _, v in (a.partition("=") for a in arguments) if k in known}
     extra = [a for a in arguments if a.partition("=")[0] not in known]
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread a run: there are many
-    path = reproduce.RUNS / "classic.json" if extra else JSON
+    path = launch.RUNS / "classic.json" if extra else JSON
     runs = plan(options, extra)
     have = results.read(path)["runs"]
     todo = [r for r in runs if have.get(r.key, {}).get("settings") != r.settings]

@@ -1,6 +1,6 @@
 """Reward against KL on a task of env=lm: the language model, best of n, and runs that guide it, on test prompts.
 
-    python scripts/language.py kl=0.1,0.3 copies=4 NAME=RUN … [out=FILE.json]
+    python scripts/experiments/language.py kl=0.1,0.3 copies=4 NAME=RUN … [out=FILE.json]
 
 A run's temperature for a wanted KL is found on validation prompts. Of a run whose values can be folded, the exported
 model is measured, too, at the same KL of its own and at the guided policy's temperature.
