@@ -24,12 +24,32 @@ def world(name, *more):
     return ["env=gym", f"env.id=hostile/{name}-v0", "env.imports=[hostile]", *SHORT, *more]
 
 
-def started(*arguments, **kwargs):
+STARTED: list[subprocess.Popen] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind():
+    """A test that fails leaves no training that takes time from those after it."""
+    yield
+    for process in STARTED:
+        process.kill()
+    STARTED.clear()
+
+
+def with_usual_signals():
+    """nohup and a shell's & make a child ignore signals that a terminal's would hear."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def started(*arguments):
     """A training in a process of its own."""
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "dqn.train", *map(str, arguments)],
-        cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **kwargs,
+        cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=with_usual_signals,
     )  # fmt: skip
+    STARTED.append(process)
+    return process
 
 
 def wait_until(condition, seconds=60.0):

@@ -77,7 +77,8 @@ def stages(options: dict[str, Any], extra: list[str]) -> Report:
     notes = [
         f"{window.env_steps / window.seconds:,.0f} env_steps/s, {window.updates / window.seconds:,.0f} updates/s: "
         f"{window.env_steps:,} env_steps and {window.updates:,} updates in {window.seconds:.2f} s, "
-        f"{run.trainer.engine.why}, {run.device}. Before them {start:.1f} s of wiring, filling and first updates. Checkpoints do not count."
+        f"{run.trainer.engine.why}, {run.device}. Before them {start:.1f} s of wiring, filling and first updates. "
+        "Checkpoints do not count."
     ]
     if run.device.type != "cpu":
         notes.append("The device works on while the host does: a stage that waits for it also pays for those before.")
