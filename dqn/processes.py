@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -33,6 +34,9 @@ def ignore_signals() -> Iterator[None]:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
         return
+    # The first child of a process starts multiprocessing's tracker, which unblocks SIGINT and SIGTERM behind it: it is
+    # started here, or the first child would hear them.
+    resource_tracker.ensure_running()
     before = multiprocessing.active_children()
     usual = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     done, caught = threading.Event(), list[int]()

@@ -26,6 +26,9 @@ from dqn.networks.records import split
 from dqn.tracking.logger import start_text_log
 
 torch.set_num_threads(1)
+for number in (signal.SIGINT, signal.SIGHUP):  # nohup and a shell's & make what they start ignore them
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 PRETENDED = not torch.cuda.is_available()  # the GPU of the tests marked gpu
 EVERY = sorted(path.stem for path in (CONF / "algorithm").glob("*.yaml"))
 LANGUAGE = [name for name in EVERY if name.startswith("lm_")]  # recipes for env=lm alone: tests/test_language.py

@@ -10,7 +10,7 @@ from dqn.envs.tasks import docstrings, one_sentence
 from dqn.errors import UsageError
 
 NEEDS = {"sentiment": "vaderSentiment", "one_sentence": "math", "reasoning": "reasoning_gym", "docstrings": "scipy"}
-SMALL = {"docstrings": {"train": "hydra", "validation": "yaml", "test": "gymnasium"}}  # torch is long to read
+SMALL = {"docstrings": {"train": "hydra", "validation": "omegaconf", "test": "gymnasium"}}  # torch is long to read
 
 
 @pytest.fixture(params=NEEDS)

@@ -225,5 +225,16 @@ def test_real_planes_in_a_dict_get_a_torso_for_images(wired, torso):
 
 
 def test_every_torso_of_conf_was_thought_of_when_real_numbers_were_let_in():
-    known = {"auto", "dict", "impala_cnn", "impala_large", "minatar_cnn", "mlp", "nature_cnn", "small_cnn", "table"}
+    known = {
+        "auto",
+        "candidates",
+        "dict",
+        "impala_cnn",
+        "impala_large",
+        "minatar_cnn",
+        "mlp",
+        "nature_cnn",
+        "small_cnn",
+        "table",
+    }
     assert {path.stem for path in (CONF / "torso").glob("*.yaml")} == known
