@@ -174,7 +174,7 @@ def test_a_full_disk_ends_a_run_with_one_sentence_and_a_checkpoint_that_loads(tm
         "6m", tmp_path,
         f"{sys.executable} -m dqn.train steps=30000 execution=eager tracking.checkpoint_every=2000 "
         f"tracking.evaluate_every=0 learning_starts=100000 run.dir={tmp_path}/disk/run; code=$?; "
-        f"rm {tmp_path}/disk/run/checkpoints/*.tmp; cp -r {tmp_path}/disk/run {tmp_path}/saved; exit $code",
+        f"rm -f {tmp_path}/disk/run/checkpoints/*.tmp; cp -r {tmp_path}/disk/run {tmp_path}/saved; exit $code",
     )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr

@@ -337,7 +337,7 @@ def test_a_damaged_checkpoint_is_one_sentence(tmp_path):
     for path in directory.glob("checkpoints/*.safetensors"):
         path.write_bytes(b"no tensors")
     said = refused(f"resume={directory}", "steps=60")
-    assert "every checkpoint in " in said and "is damaged" in said
+    assert "very checkpoint in " in said and "is damaged" in said
     assert "Traceback" not in said
 
 
