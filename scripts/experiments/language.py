@@ -6,8 +6,8 @@
 
 Runs of one name differ in their seeds: their mean has the 95 % interval of Student's t; that of one run, and of the
 model alone, is that of its texts. A run's temperature for a wanted KL is found on validation prompts. Of the runs named
-by exported=, whose values must fold, the exported model is measured, too: at the guided policy's temperature, and at the
-same KL of its own.
+by exported=, whose values must fold, the exported model is measured, too: at the guided policy's temperature, and at
+the same KL of its own.
 """
 
 from __future__ import annotations
