@@ -17,6 +17,7 @@ from dqn.errors import UsageError
 from dqn.policy import Policy
 from dqn.types import ILLEGAL, Values
 
+log = logging.getLogger("dqn")
 QUANTIZED = ["Conv", "Gemm", "MatMul"]  # what has weights; among the rest is where illegal actions get −1e30
 
 
@@ -33,7 +34,7 @@ def write(policy: Policy, onnx_file: Path, program_file: Path | None = None) -> 
     """The policy as ONNX, and as a torch.export program, both for batches of any size."""
     library("onnxscript")
     example, batch = policy.example(2), torch.export.Dim("batch")
-    with _quiet(), torch.no_grad():
+    with _quiet(), _one_sentence(), torch.no_grad():
         program = torch.export.export(policy, example, dynamic_shapes=(tuple({0: batch} for _ in example),))
         if program_file is not None:
             torch.export.save(program, program_file)
@@ -41,6 +42,25 @@ def write(policy: Policy, onnx_file: Path, program_file: Path | None = None) -> 
             program, (), onnx_file, input_names=policy.input_names, output_names=policy.output_names, dynamo=True,
             external_data=False, verbose=False,
         )  # fmt: skip
+
+
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    """What the exporters raise where a part does what they cannot write down, by its cause. Errors: UsageError."""
+    try:
+        yield
+    except (OSError, MemoryError, UsageError):
+        raise
+    except Exception as error:
+        log.debug("What was raised", exc_info=True)
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        said = " ".join(str(cause).split())[:200]
+        raise UsageError(
+            f"This network cannot be exported ({type(cause).__name__}: {said}): one of its parts does what torch.export "
+            "or ONNX has no operation for."
+        ) from error
 
 
 @contextmanager

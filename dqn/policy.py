@@ -75,7 +75,7 @@ class Policy(nn.Module):
 
     def __init__(self, network: QNetwork, spec: Spec, interface: Interface | None):
         super().__init__()
-        self.network, self.inputs = network.eval(), inputs_of(spec, interface)
+        self.network, self.inputs = _without_adaptive_pools(network.eval()), inputs_of(spec, interface)
         self.state_size = network.state_size
         self.dtypes = [_torch_dtype(one.seen_as) for one in self.inputs]
         numbered = interface is None or interface.actions.plain
@@ -126,6 +126,34 @@ class Policy(nn.Module):
             (parts[one.part].numpy() + one.start).reshape(len(obs), *one.shape).astype(one.dtype) for one in self.inputs
         ]
         return [*shown, *([state.numpy()] if self.state_size else [])]
+
+
+class Pooled(nn.Module):
+    """nn.AdaptiveMaxPool2d in slices, as ONNX has no such pool: [..., H, W] → [..., *size].
+
+    Output i of n is the maximum of inputs ⌊i·N/n⌋ … ⌈(i+1)·N/n⌉ − 1 of N, along each axis.
+    """
+
+    def __init__(self, size: tuple[int, int]):
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        for axis, count in zip((-2, -1), self.size, strict=True):
+            whole = x.shape[axis]
+            ends = [(i * whole // count, -(-(i + 1) * whole // count)) for i in range(count)]
+            x = torch.stack([x.narrow(axis, low, high - low).amax(axis) for low, high in ends], axis)
+        return x
+
+
+def _without_adaptive_pools(network: QNetwork) -> QNetwork:
+    """The network, in which each such pool became one in slices."""
+    for module in [*network.modules()]:
+        for name, child in module.named_children():
+            if isinstance(child, nn.AdaptiveMaxPool2d):
+                size: Any = child.output_size
+                setattr(module, name, Pooled((size, size) if isinstance(size, int) else tuple(size)))
+    return network
 
 
 def _torch_dtype(dtype: np.dtype) -> torch.dtype:

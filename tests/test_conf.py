@@ -56,6 +56,8 @@ def test_every_choice_builds(wired, choice, recorded):
     if choice.endswith("=lunarlander"):
         pytest.importorskip("Box2D")
     data = [f"replay.path={recorded}"] if choice in ("replay=dataset", "algorithm=cql") else []
+    if choice in ("terms=distillation", "algorithm=distill"):
+        data = [f"teacher={recorded}"]
     wired(choice, *WITH.get(choice, []), *data)
 
 
