@@ -58,8 +58,8 @@ def _one_sentence() -> Iterator[None]:
             cause = cause.__cause__
         said = " ".join(str(cause).split())[:200]
         raise UsageError(
-            f"This network cannot be exported ({type(cause).__name__}: {said}): one of its parts does what torch.export "
-            "or ONNX has no operation for."
+            f"This network cannot be exported ({type(cause).__name__}: {said}): one of its parts does what "
+            "torch.export or ONNX cannot express."
         ) from error
 
 

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from conftest import RECIPES, here, mostly_slow
 
 import dqn
@@ -201,7 +202,6 @@ def test_entries_masks_and_actions_are_those_of_the_environment(place, told):
 def test_any_batch_and_illegal_actions(place):
     """One observation or hundreds, by ONNX as by torch.export; where an action is illegal its q is ILLEGAL."""
     import onnxruntime
-    import torch
 
     run = trained(place, "worn-True", *worn(told=True))
     to = place / "batches"
@@ -278,6 +278,25 @@ def test_wrong_options_are_refused(place, cartpole, options, sentence):
     assert code == 2
     assert sentence in errors
     assert not (place / "wrong").exists()
+
+
+def test_a_network_that_cannot_be_written_down_is_refused_in_a_sentence(tmp_path):
+    """As a part of one's own that looks at numbers: the cause, and no pages of advice to torch's developers."""
+    from torch import nn
+
+    from dqn.onnx_files import write
+
+    class Looking(nn.Module):
+        input_names, output_names = ("observation",), ("q",)
+
+        def example(self, batch):
+            return (torch.zeros(batch, 3),)
+
+        def forward(self, x):
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(UsageError, match=r"This network cannot be exported \(\w+: .{10,200}\): one of its parts"):
+        write(Looking(), tmp_path / "policy.onnx")  # pyright: ignore[reportArgumentType]
 
 
 def test_a_missing_library_is_named(place, cartpole, monkeypatch):

@@ -19,9 +19,10 @@ from dqn.acting.actor import Actor
 from dqn.acting.exploration import EpsilonGreedy
 from dqn.causal_lm import load
 from dqn.config.automatic import is_automatic, picked
-from dqn.config.cli import explain, opened_run, run_directory
+from dqn.config.cli import explain, run_config, run_directory
 from dqn.config.conversations import language_rows
 from dqn.config.recorded_data import recorded
+from dqn.config.trust import check_parts, modules_to_trust
 from dqn.device import choose_device, set_precision
 from dqn.envs.gym import GymEnvs
 from dqn.envs.lm import make_language, spec_of
@@ -233,8 +234,9 @@ def teacher(cfg: DictConfig, spec: Spec) -> QNetwork:
     if "model" in cfg.env:
         raise UsageError("teacher= is a network of values, and env=lm has a language model: choose algorithm=lm_clone.")
     directory = run_directory("teacher", cfg.teacher)
-    stored = opened_run(directory, [*(cfg.env.get("imports") or ())])
-    stored.execution = cfg.execution
+    stored = run_config(directory)
+    stored.env, stored.execution = cfg.env, cfg.execution  # the teacher is shown what this run sees
+    check_parts(stored, directory / "config.yaml", modules_to_trust(cfg, directory))
     made = network(stored, spec)
     if made.state_size:
         raise UsageError(f"teacher={cfg.teacher} remembers what it saw before: name a run with core=none.")
