@@ -17,10 +17,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from dqn.acting.actor import Actor
 from dqn.config import parts
-from dqn.config.cli import one_sentence, opened_run, run_directory
+from dqn.config.cli import one_sentence, opened_run, run_directory, say
 from dqn.config.evaluator import Evaluator
 from dqn.config.resume import ALONE, is_agent_alone, stored_text
 from dqn.config.schema import check
+from dqn.config.trust import modules_to_trust
 from dqn.device import choose_device, same_process
 from dqn.envs.interface import Interface
 from dqn.envs.passed import Passed, factory_of, passed, source, standing
@@ -208,27 +209,37 @@ class Agent:
         self,
         to: str | Path,
         tolerance: float = 1e-5,
-        int8: bool = False,
+        quantize: str | None = None,
         drop: float = 0.05,
         episodes: int = 20,
     ) -> dict[str, Any]:
         """Write the policy to a folder as ONNX and as a torch.export program, with what they take and give, and how far
         they are from the network; what export.json there holds. It needs the extra `export`.
 
-        `int8` adds files with int8 weights, refused where they lose more than the share `drop` of the return over
-        `episodes`. A student of algorithm=distill is compared with its teacher, where that run is still there.
+        `quantize="int8"` adds files with int8 weights, refused where they lose more than the share `drop` of the return
+        over `episodes`. A student of algorithm=distill is compared with its teacher, where that run is still there.
         Errors: UsageError; RunError where a file says something else than the network to `tolerance`.
         """
         from dqn.exported import export  # needs libraries that acting does not
 
         if "model" in self.cfg.env:
             raise UsageError("A guided language model is exported by python -m dqn.export run=RUN to=FOLDER.")
-        teacher = self.cfg.get("teacher")
+        if quantize not in (None, "int8"):
+            raise UsageError(f"quantize={quantize} is not known: write quantize=int8, or leave it out.")
         with one_sentence(), self._environment():
-            other = None
-            if teacher is not None and Path(teacher).is_dir():
-                other = load(teacher, trust=[*self.cfg.env.get("imports", ())])._exportable()
-            return export(self._exportable(), Path(to), tolerance, int8, drop, episodes, other)
+            twin, teacher = self._exportable(), self._teacher()
+            return export(twin, Path(to), tolerance, quantize == "int8", drop, episodes, teacher)
+
+    def _teacher(self) -> "Agent | None":
+        """The agent that this one was distilled from, where its run is still there."""
+        run = self.cfg.get("teacher")
+        if run is None:
+            return None
+        try:
+            return load(run, trust=modules_to_trust(self.cfg, Path(run)))._exportable()
+        except UsageError as error:
+            say(f"The teacher is not compared: {error}")
+            return None
 
     def _exportable(self) -> "Agent":
         """This agent on the CPU, in the precision of its parameters, with a network of its own."""

@@ -46,11 +46,8 @@ def export() -> None:
 
 def export_policy(directory: Path, folder: Path, given: dict[str, Any]) -> None:
     """ONNX and torch.export, checked against the network."""
-    if given.get("quantize", "int8") != "int8":
-        raise UsageError(f"quantize={given['quantize']} is not known: write quantize=int8, or leave it out.")
     agent = load(directory, trust=given.get("trust", ()))
-    more = {name: given[name] for name in ("tolerance", "drop", "episodes") if name in given}
-    agent.export(folder, int8="quantize" in given, **more)
+    agent.export(folder, **{name: given[name] for name in POLICY if name in given})
     say(f"The export is in {folder.resolve()}")
     if (folder / "act.py").is_file():
         say(f"  play:  python {folder / 'act.py'} 10")

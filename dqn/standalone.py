@@ -1,4 +1,7 @@
-"""Plays with an exported policy: python act.py [episodes]. It needs gymnasium, numpy and onnxruntime alone."""
+"""Plays with an exported policy: python act.py [episodes]. It needs gymnasium, numpy and onnxruntime alone.
+
+In a program: import act; action, state = act.act(obs, info, state). POLICY=policy.int8-static.onnx chooses another file.
+"""
 
 import importlib
 import json
@@ -41,8 +44,8 @@ def make(num_envs):
         lambda env, w=one: getattr(importlib.import_module(w["module"]), w["name"])(env, **w["arguments"])
         for one in EXPORT["env"]["wrappers"]
     ]
-    more = {"wrappers": wrappers} if wrappers else {}
-    return gymnasium.make_vec(EXPORT["env"]["id"], num_envs, **EXPORT["env"]["options"], **more)
+    options = EXPORT["env"]["options"] | ({"wrappers": wrappers} if wrappers else {})
+    return gymnasium.make_vec(EXPORT["env"]["id"], num_envs, **options)
 
 
 def play(episodes, seed=0):

@@ -48,6 +48,7 @@ def recorded(tmp_path_factory):
     run = build.run(configure("steps=100"), directory)
     run.trainer.run()
     run.close()
+    (directory / "config.yaml").write_text(stored_text(configure("steps=100")))
     return directory
 
 
