@@ -1,6 +1,6 @@
 """Plays with an exported policy: python act.py [episodes]. It needs gymnasium, numpy and onnxruntime alone.
 
-In a program: import act; action, state = act.act(obs, info, state). POLICY=policy.int8-static.onnx chooses another file.
+In a program: import act; action, state = act.act(obs, info, state). POLICY=FILE chooses another file than policy.onnx.
 """
 
 import importlib
