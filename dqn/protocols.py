@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dqn.types import Backup as Future
-from dqn.types import Rows, Spec, Step, Values
+from dqn.types import Batch, Rows, Spec, Step, Values
 
 Inverse = Callable[[Tensor], Tensor]  # h⁻¹ of a value transform
 Parameters = Iterator[torch.nn.Parameter]
@@ -78,8 +78,8 @@ class Transform(Protocol):
 class Term(Protocol):
     """A loss beside the temporal difference (learning.terms)."""
 
-    def __call__(self, values: Values, action: Tensor) -> Tensor:
-        """Predictions at [T, B] and the actions taken [T, B] → a loss [T, B]."""
+    def __call__(self, values: Values, action: Tensor, batch: Batch, /) -> Tensor:
+        """Predictions at [T, B], the actions taken [T, B], and all that was drawn → a loss [T, B]."""
         ...
 
 
