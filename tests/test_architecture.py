@@ -21,14 +21,14 @@ LEVELS = [  # each imports from those above it alone, and rooms never import one
     ROOMS,
     {"trainer"},
     {"config"},
-    {"language"},
+    {"language", "reports"},
     {"agent"},
     {"run", "report"},
     {"sweep", "api"},
     {"train", "evaluate", "generate", "export"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
-READERS = {"config", "agent", "language", "api", "run", "sweep", *VERBS}  # of the configuration
+READERS = {"config", "agent", "language", "reports", "api", "run", "sweep", *VERBS}  # of the configuration
 
 
 def room(path):

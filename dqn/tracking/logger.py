@@ -123,7 +123,8 @@ def read_table(directory: Path) -> list[dict[str, Any]]:
     rows: dict[int, dict[str, Any]] = {}
     path = directory / Table.FILE
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
-        with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that a killed process left unfinished
+        # a line that a killed process left unfinished, or none of ours
+        with contextlib.suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
             row = json.loads(line)
             rows.setdefault(int(row["env_steps"]), {}).update(row)
     return [rows[env_steps] for env_steps in sorted(rows)]
