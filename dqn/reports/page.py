@@ -17,7 +17,7 @@ from dqn.reports.comparison import Comparison
 from dqn.reports.figures import COLOURS, pictures
 from dqn.reports.records import MEDIA, Record
 from dqn.reports.statistics import Interval, over_tasks
-from dqn.tracking.checkpoint import write_text
+from dqn.tracking.checkpoint import write_bytes, write_text
 
 PAGE, TEMPLATE = "report.html", Path(__file__).with_name("page.html")
 LARGEST = 16 * 2**20  # bytes of a recording that the page holds; a larger one is named
@@ -29,9 +29,7 @@ def write_page(found: Comparison, directory: Path) -> Path:
     made = pictures(found)
     directory.mkdir(parents=True, exist_ok=True)
     for name, picture in made.items():
-        path = directory / f"{name}.png"
-        path.unlink(missing_ok=True)  # no link is followed
-        path.write_bytes(picture.png)
+        write_bytes(directory / f"{name}.png", picture.png)
     shown = {name: {"caption": p.caption, "source": _embedded(p.svg, "image/svg+xml")} for name, p in made.items()}
     write_text(directory / PAGE, _rendered(pictures=shown, **facts(found)))
     return directory / PAGE

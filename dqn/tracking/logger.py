@@ -165,6 +165,16 @@ class Logger:
                 self.writer.add_scalar(tag, value, env_steps)
             self.table.write(values, env_steps)
 
+    def gif(self, tag: str, gif: bytes, shape: tuple[int, int], env_steps: int) -> None:
+        """A GIF of height and width `shape`, which TensorBoard plays among its images."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        height, width = shape
+        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif)
+        with self._writing():
+            summary = Summary(value=[Summary.Value(tag=tag, image=image)])
+            self.writer._get_file_writer().add_summary(summary, env_steps)
+
     def text(self, tag: str, text: str) -> None:
         with self._writing():
             self.writer.add_text(tag, text, 0)
