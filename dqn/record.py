@@ -1,5 +1,6 @@
 """Record what an agent does: python -m dqn.record run=RUN episodes=3 writes an mp4 and a GIF."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def record() -> None:
         say(USAGE)
         return
     given = verb_options(sys.argv[1:], USAGE, OPTIONS, "run")
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures are made without a display
     agent = load(given["run"], given.get("device", "auto"), given.get("trust", ()))
     found = agent.record(
         Path(given["out"]) if given.get("out") else None,

@@ -112,7 +112,7 @@ def _mountain_car(draw: Any, obs: np.ndarray) -> None:
     place = np.linspace(-1.2, 0.6, 200)
 
     def point(x: Any) -> tuple[Any, Any]:
-        return (x + 1.2) / 1.8 * SIZE[0], 300 - 110 * np.sin(3 * x)
+        return (x + 1.2) / 1.8 * SIZE[0], 270 - 105 * np.sin(3 * x)
 
     draw.line([(float(a), float(b)) for a, b in zip(*point(place), strict=True)], fill=GREY, width=3)
     goal, car = point(0.5), point(float(obs[0]))

@@ -79,7 +79,7 @@ class Canvas:
                 continue
             length = 3 + most * max(0.0, 1 - (best - float(q[one])) / self.widest)
             draw.rectangle((start, y + 4, start + length, y + tall - 5), fill=BEST if greedy else OTHER)
-            draw.text((right - 54, middle), f"{q[one]:.4g}", INK if greedy else SOFT, self.small)
+            draw.text((right, middle), f"{q[one]:.4g}", INK if greedy else SOFT, self.small, anchor="ra")
 
 
 def _to_height(image: Any) -> Any:
@@ -89,7 +89,8 @@ def _to_height(image: Any) -> Any:
     if image.height < HEIGHT / 2:
         factor = max(1, min(HEIGHT // image.height, 900 // image.width))
         image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-    fitting = ImageOps.contain(image, (900, HEIGHT)) if image.height > HEIGHT or image.width > 900 else image
+    fits = 0.75 * HEIGHT <= image.height <= HEIGHT and image.width <= 900
+    fitting = image if fits else ImageOps.contain(image, (900, HEIGHT))
     return ImageOps.pad(fitting, (fitting.width, HEIGHT), color=INK)
 
 
