@@ -80,7 +80,7 @@ def known_evaluation(agent: Agent, run: Record) -> dict[str, Any] | None:
             raise UsageError(f"{path} is damaged: delete it, or evaluate the run again.") from error
     if _is_evaluation(found) and found.get("env_steps") == steps:
         return found
-    closing = run.result.get("evaluation")
+    closing: Any = run.result.get("evaluation")
     same = run.result.get("parameter_hash") == agent.parameters_hash
     return {**closing, "env_steps": steps} if same and _is_evaluation(closing) else None
 

@@ -28,7 +28,11 @@ COMMANDS = [
     for block in re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
     for line in block.splitlines()
 ]
-BRIEF = {"dqn.train": ["steps=300", "tracking.final_episodes=1"], "dqn.evaluate": ["episodes=2"]}
+BRIEF = {
+    "dqn.train": ["steps=300", "tracking.final_episodes=1"],
+    "dqn.evaluate": ["episodes=2"],
+    "dqn.record": ["steps=20"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +57,7 @@ def run(empty, command):
 @pytest.mark.parametrize("command", [*dict.fromkeys(c for c in COMMANDS if c.startswith("python -m dqn"))])
 def test_commands_run(empty, command):
     """Alone too, whichever worker takes it: the run that a command speaks of is made by the command that makes it."""
-    for name in re.findall(r"(?<!\.)(?:run|resume|replay\.path|init_from)=(runs/\S+)", command):
+    for name in re.findall(r"(?:(?<!\.)(?:run|resume|replay\.path|init_from)=|dqn\.report )(runs/\S+)", command):
         if not (empty / name).exists():
             run(empty, next(c for c in COMMANDS if f"run.dir={name}" in c))
     run(empty, command)

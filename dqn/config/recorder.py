@@ -121,7 +121,8 @@ class Recorder:
         """Of the actions, where the environment has words for them."""
         one = getattr(getattr(self.envs, "envs", None), "envs", [None])[0]
         meanings = getattr(getattr(one, "unwrapped", None), "get_action_meanings", None)
-        names = [str(name).lower() for name in meanings()] if callable(meanings) else []
+        told: Any = meanings() if callable(meanings) else []
+        names = [str(name).lower() for name in told]
         return names if len(names) == self.spec.num_actions else [str(a) for a in range(self.spec.num_actions)]
 
     def _fps(self) -> float:

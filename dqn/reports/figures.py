@@ -17,7 +17,7 @@ from dqn.tracking.logger import STAGES
 
 # Okabe & Ito (2008), colours that colour-blind readers tell apart, the lightest left out
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "sans-serif", "font.size": 9.5, "axes.spines.top": False, "axes.spines.right": False,
     "axes.edgecolor": "#8a8f98", "axes.labelcolor": "#333a45", "xtick.color": "#59616e", "ytick.color": "#59616e",
     "axes.titlesize": 10.5, "axes.titleweight": "bold", "axes.grid": True, "grid.color": "#e4e7eb",

@@ -5,6 +5,7 @@ Content-Security-Policy allows neither a script nor a request.
 """
 
 import base64
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from math import isfinite
@@ -20,6 +21,7 @@ from dqn.reports.statistics import Interval, over_tasks
 from dqn.tracking.checkpoint import write_bytes, write_text
 
 PAGE, TEMPLATE = "report.html", Path(__file__).with_name("page.html")
+NUMBER = re.compile(r"\d[\d.,]*(?:e[+-]?\d+)?")
 LARGEST = 16 * 2**20  # bytes of a recording that the page holds; a larger one is named
 MACHINE = {"cpu": "processor", "cores": "cores", "memory_gb": "GB of memory", "gpu": "GPU", "system": "system"}
 
@@ -167,12 +169,12 @@ def duration(seconds: float) -> str:
 
 
 def _warnings(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
-    """Each sentence with the runs that it was said in."""
-    said: dict[str, list[str]] = {}
+    """Each sentence, as the first run said it, with the runs that said it with any numbers."""
+    said: dict[str, tuple[str, dict[str, None]]] = {}
     for run in records:
         for sentence in run.warnings:
-            said.setdefault(sentence, []).append(run.name)
-    return sorted(said.items(), key=lambda pair: -len(pair[1]))
+            said.setdefault(NUMBER.sub("", sentence), (sentence, {}))[1][run.name] = None
+    return sorted(((sentence, [*names]) for sentence, names in said.values()), key=lambda pair: -len(pair[1]))
 
 
 def _recordings(records: Sequence[Record]) -> list[dict[str, str]]:

@@ -79,7 +79,8 @@ class Record:
         stages = self.result.get("seconds_by_stage")
         if isinstance(stages, dict):
             return {name: max(0.0, finite(stages.get(name), 0.0)) for name in STAGES}
-        spent, before = dict.fromkeys(STAGES, 0.0), 0.0
+        spent: dict[str, float] = dict.fromkeys(STAGES, 0.0)
+        before = 0.0
         for row in self.progress:
             speed = finite(row.get("speed/env_steps_per_s"))
             if speed > 0 and (now := finite(row["env_steps"])) > before:

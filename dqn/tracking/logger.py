@@ -167,7 +167,9 @@ class Logger:
 
     def gif(self, tag: str, gif: bytes, shape: tuple[int, int], env_steps: int) -> None:
         """A GIF of height and width `shape`, which TensorBoard plays among its images."""
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.compat.proto import summary_pb2
+
+        Summary: Any = summary_pb2.Summary  # pyright: ignore[reportAttributeAccessIssue]  # which protobuf makes
 
         height, width = shape
         image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif)

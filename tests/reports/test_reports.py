@@ -152,6 +152,14 @@ def test_a_damaged_result_is_said_or_passed_over(runs, tmp_path, damage):
     assert sum(found.seconds().values()) >= 0 and np.isfinite(found.curve("learner/loss")[1]).all()
 
 
+def test_a_warning_with_other_numbers_is_the_same_warning(runs):
+    found = [record(path) for path in runs_below([runs / "chain"])]
+    for number, run in enumerate(found):
+        run.warnings = [f"Q has grown to {number * 1.5e9:.4g}, well above 2.", *(["once"] if number == 2 else [])]
+    said = facts(compare(found))["warnings"]
+    assert [(sentence[:5], len(names)) for sentence, names in said] == [("Q has", 4), ("once", 1)]
+
+
 def test_what_is_typed_wrongly_is_a_sentence(runs):
     for words, sentence in (
         ([runs / "chain", "out="], "out= names no directory"),
