@@ -21,7 +21,7 @@ from dqn.reports.statistics import Interval, over_tasks
 from dqn.tracking.checkpoint import write_bytes, write_text
 
 PAGE, TEMPLATE = "report.html", Path(__file__).with_name("page.html")
-NUMBER = re.compile(r"\d[\d.,]*(?:e[+-]?\d+)?")
+NUMBER = re.compile(r"-?\d+(?:[.,]\d+)*(?:e[+-]?\d+)?")
 LARGEST = 16 * 2**20  # bytes of a recording that the page holds; a larger one is named
 MACHINE = {"cpu": "processor", "cores": "cores", "memory_gb": "GB of memory", "gpu": "GPU", "system": "system"}
 
