@@ -17,10 +17,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from dqn.acting.actor import Actor
 from dqn.config import parts
-from dqn.config.cli import one_sentence, opened_run, run_directory
+from dqn.config.cli import one_sentence, opened_run, run_directory, say
 from dqn.config.evaluator import Evaluator
 from dqn.config.resume import ALONE, is_agent_alone, stored_text
 from dqn.config.schema import check
+from dqn.config.trust import modules_to_trust
 from dqn.device import choose_device, same_process
 from dqn.envs.interface import Interface
 from dqn.envs.passed import Passed, factory_of, passed, source, standing
@@ -30,6 +31,7 @@ from dqn.errors import UsageError
 from dqn.networks.qnetwork import QNetwork
 from dqn.networks.records import inner
 from dqn.ops.schedules import Constant
+from dqn.programs import as_written
 from dqn.seeding import parameter_hash
 from dqn.state import part
 from dqn.tracking.checkpoint import Checkpoints, Snapshot, write_bytes, write_text
@@ -183,13 +185,10 @@ class Agent:
         """
         if not isinstance(episodes, int) or episodes < 1:
             raise UsageError(f"episodes must be a whole number ≥ 1, got {episodes!r}.")
-        cfg = copy.deepcopy(self.cfg)
-        cfg.tracking.evaluate_in = "own"
         level = logging.INFO if progress else logging.WARNING
         with one_sentence(), same_process(), text_log(None, level), self._environment():
-            torch.set_num_threads(cfg.execution.threads)
-            program = parts.acting_program(cfg, self.device)
-            evaluator = Evaluator(cfg, self.network, self.device, program, shown=progress)
+            torch.set_num_threads(self.cfg.execution.threads)
+            evaluator = self.evaluator(shown=progress)
             try:
                 if inner(self.spec).states:
                     evaluator.know_optimal()
@@ -235,6 +234,56 @@ class Agent:
             "cut": played.cut,
             "files": [file, file.with_suffix(".gif")],
         }
+
+    def evaluator(self, network: Any = None, shown: bool = False) -> Evaluator:
+        """What plays evaluations as the run did, with this agent's network or with what has its face."""
+        cfg = copy.deepcopy(self.cfg)
+        cfg.tracking.evaluate_in = "own"
+        prepare = parts.acting_program(cfg, self.device) if network is None else as_written
+        return Evaluator(cfg, self.network if network is None else network, self.device, prepare, shown=shown)
+
+    def export(
+        self,
+        to: str | Path,
+        tolerance: float = 1e-5,
+        quantize: str | None = None,
+        drop: float = 0.05,
+        episodes: int = 20,
+    ) -> dict[str, Any]:
+        """Write the policy to a folder as ONNX and as a torch.export program, with what they take and give, and how far
+        they are from the network; what export.json there holds. It needs the extra `export`.
+
+        `quantize="int8"` adds files with int8 weights, refused where they lose more than the share `drop` of the return
+        over `episodes`. A student of algorithm=distill is compared with its teacher, where that run is still there.
+        Errors: UsageError; RunError where a file says something else than the network to `tolerance`.
+        """
+        from dqn.exported import export  # needs libraries that acting does not
+
+        if "model" in self.cfg.env:
+            raise UsageError("A guided language model is exported by python -m dqn.export run=RUN to=FOLDER.")
+        if quantize not in (None, "int8"):
+            raise UsageError(f"quantize={quantize} is not known: write quantize=int8, or leave it out.")
+        with one_sentence(), self._environment():
+            twin, teacher = self._exportable(), self._teacher()
+            return export(twin, Path(to), tolerance, quantize == "int8", drop, episodes, teacher)
+
+    def _teacher(self) -> "Agent | None":
+        """The agent that this one was distilled from, where its run is still there."""
+        run = self.cfg.get("teacher")
+        if run is None:
+            return None
+        try:
+            return load(run, trust=modules_to_trust(self.cfg, Path(run)))._exportable()
+        except UsageError as error:
+            say(f"The teacher is not compared: {error}")
+            return None
+
+    def _exportable(self) -> "Agent":
+        """This agent on the CPU, in the precision of its parameters, with a network of its own."""
+        twin = copy.copy(self)
+        twin.device, twin.network = torch.device("cpu"), copy.deepcopy(self.network).to("cpu").requires_grad_(False)
+        twin.network.precision = None
+        return twin
 
     def save(self, path: str | Path) -> None:
         """Write the agent to a directory that `dqn.load` opens: configuration, spaces and weights, no replay memory.

@@ -1,41 +1,64 @@
-"""Take a guided language model away as a stock checkpoint: python -m dqn.export run=RUN to=FOLDER."""
+"""Take an agent away: python -m dqn.export run=RUN to=FOLDER writes ONNX, or of a language run a stock checkpoint."""
 
 import json
 import sys
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from dqn.agent import configuration, trained
-from dqn.causal_lm import load
-from dqn.config.cli import front_door, names, real, run_directory, say, text, verb_options, whole
+from dqn.agent import configuration, load, trained
+from dqn.config.cli import front_door, names, real, run_config, run_directory, say, text, verb_options, whole
 from dqn.device import choose_device
 from dqn.errors import UsageError
-from dqn.language import Likeliest, Writer, summary, validation
 
-OPTIONS = {
-    "run": text, "to": text, "temperature": real(0, inf), "kl": real(0, 1e6), "seed": whole(0), "model": text,
-    "device": text, "trust": names,
-}  # fmt: skip
+POLICY = {"tolerance": real(0, inf), "quantize": text, "drop": real(0, 1), "episodes": whole(1)}
+LANGUAGE = {"temperature": real(0, inf), "kl": real(0, 1e6), "seed": whole(0), "model": text, "device": text}
+OPTIONS = {"run": text, "to": text, "trust": names, **POLICY, **LANGUAGE}
 USAGE = (
-    "usage: python -m dqn.export run=RUN to=FOLDER [kl=0.3 | temperature=…] [seed=0] [model=FOLDER] [device=auto] "
-    "[trust=[module,…]]"
+    "usage: python -m dqn.export run=RUN to=FOLDER [tolerance=1e-5] [quantize=int8] [drop=0.05] [episodes=20] "
+    "[trust=[module,…]]; of a run of env=lm: [kl=0.3 | temperature=…] [seed=0] [model=FOLDER] [device=auto]"
 )
 
 
 def export() -> None:
-    """Writes the checkpoint, reads it again, and prints its KL and score beside those of the guided policy."""
+    """The verb."""
     if {"-h", "--help"} & {*sys.argv[1:]}:
         say(USAGE)
         return
     given = verb_options(sys.argv[1:], USAGE, OPTIONS, "run")
     if not given.get("to"):
         raise UsageError(f"No folder was named; {USAGE}.")
-    folder, seed = Path(given["to"]), given.get("seed", 0)
+    folder = Path(given["to"])
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"to={folder} is not empty: name a new folder.")
     directory = run_directory("run", given["run"])
+    language = "model" in run_config(directory).get("env", {})
+    if wrong := {*given} & {*(POLICY if language else LANGUAGE)}:
+        whose = "an agent in an environment" if language else "a run of env=lm"
+        raise UsageError(f"{', '.join(sorted(wrong))} is for the export of {whose}: leave it out.")
+    if language:
+        export_language(directory, folder, given)
+    else:
+        export_policy(directory, folder, given)
+
+
+def export_policy(directory: Path, folder: Path, given: dict[str, Any]) -> None:
+    """ONNX and torch.export, checked against the network."""
+    agent = load(directory, trust=given.get("trust", ()))
+    agent.export(folder, **{name: given[name] for name in POLICY if name in given})
+    say(f"The export is in {folder.resolve()}")
+    if (folder / "act.py").is_file():
+        say(f"  play:  python {folder / 'act.py'} 10")
+
+
+def export_language(directory: Path, folder: Path, given: dict[str, Any]) -> None:
+    """Writes the checkpoint, reads it again, and prints its KL and score beside those of the guided policy."""
+    from dqn.causal_lm import load as load_model
+    from dqn.language import Likeliest, Writer, summary, validation
+
+    seed = given.get("seed", 0)
     device, _ = choose_device(given.get("device", "auto"))
     found = trained(directory, device, configuration(directory, given.get("trust", ()), given.get("model")))
     torch.set_num_threads(found.cfg.execution.threads)
@@ -46,7 +69,7 @@ def export() -> None:
         temperature = writer.temperature_for(given["kl"], prompts, seed, exported=True)
         say(f"temperature {temperature:.4g}, at which the exported model is {given['kl']:g} nats a token from its base")
     writer.export(folder, temperature)
-    again = load(str(folder), found.cfg.env.dtype, device)
+    again = load_model(str(folder), found.cfg.env.dtype, device)
     measured = {
         "base": summary(writer.write(prompts, writer.output(inf), seed=seed)),
         "guided": summary(writer.write(prompts, writer.output(temperature), seed=seed)),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dqn.types import Backup as Future
-from dqn.types import Rows, Spec, Step, Values
+from dqn.types import Batch, Rows, Spec, Step, Values
 
 Inverse = Callable[[Tensor], Tensor]  # h⁻¹ of a value transform
 Parameters = Iterator[torch.nn.Parameter]
@@ -47,7 +47,8 @@ class Head(Protocol):
         ...
 
     def mix(self, values: Values, pi: Tensor, inverse: Inverse) -> tuple[Tensor, Tensor | None]:
-        """Values and a policy [..., A] → atoms [..., N] of its return and their probabilities (None: equal)."""
+        """Values and a policy [..., A], or the number of one action [...] → atoms [..., N] of its return and their
+        probabilities (None: equal)."""
         ...
 
     def loss(self, values: Values, action: Tensor, atoms: Tensor, probs: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -77,8 +78,8 @@ class Transform(Protocol):
 class Term(Protocol):
     """A loss beside the temporal difference (learning.terms)."""
 
-    def __call__(self, values: Values, action: Tensor) -> Tensor:
-        """Predictions at [T, B] and the actions taken [T, B] → a loss [T, B]."""
+    def __call__(self, values: Values, action: Tensor, batch: Batch, /) -> Tensor:
+        """Predictions at [T, B], the actions taken [T, B], and all that was drawn → a loss [T, B]."""
         ...
 
 

@@ -32,7 +32,8 @@ for number in (signal.SIGINT, signal.SIGHUP):  # nohup and a shell's & make what
 PRETENDED = not torch.cuda.is_available()  # the GPU of the tests marked gpu
 EVERY = sorted(path.stem for path in (CONF / "algorithm").glob("*.yaml"))
 LANGUAGE = [name for name in EVERY if name.startswith("lm_")]  # recipes for env=lm alone: tests/test_language.py
-RECIPES = [name for name in EVERY if name not in LANGUAGE]
+TAUGHT = ["distill"]  # needs the run that it imitates, and learns no values: tests/test_distill.py
+RECIPES = [name for name in EVERY if name not in (*LANGUAGE, *TAUGHT)]
 FEW = ["dqn", "drqn", "pqn", "rainbow", "tabular"]  # recipes that have little in common
 QUICK = [
     "run.dir=unused",

@@ -21,14 +21,17 @@ LEVELS = [  # each imports from those above it alone, and rooms never import one
     ROOMS,
     {"trainer"},
     {"config"},
-    {"language", "reports"},
+    {"language", "policy", "reports"},
+    {"onnx_files"},
+    {"exported"},
     {"agent"},
     {"run", "report"},
     {"sweep", "api"},
     {"train", "evaluate", "generate", "export", "record", "pack"},
+    {"standalone"},  # imports nothing of the package
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
-READERS = {"config", "agent", "language", "reports", "api", "run", "sweep", *VERBS}  # of the configuration
+READERS = {"config", "agent", "exported", "language", "reports", "api", "run", "sweep", *VERBS}  # of the configuration
 
 
 def room(path):

@@ -285,7 +285,9 @@ def test_parameters_are_as_many_as_published():
 
 def test_fractions_of_fqf_learn_at_the_published_rate():
     """Yang et al. (2019): 2.5e-9."""
-    learner = parts.learner(composed("fqf"), built("fqf"), torch.device("cpu"))
+    learner = parts.learner(
+        composed("fqf"), built("fqf"), Spec((4, 84, 84), np.dtype(np.uint8), ACTIONS), torch.device("cpu")
+    )
     assert [group["lr"] for group in learner.optimizer.param_groups] == pytest.approx([5e-5, 2.5e-9])
 
 

@@ -48,6 +48,7 @@ def recorded(tmp_path_factory):
     run = build.run(configure("steps=100"), directory)
     run.trainer.run()
     run.close()
+    (directory / "config.yaml").write_text(stored_text(configure("steps=100")))
     return directory
 
 
@@ -56,6 +57,8 @@ def test_every_choice_builds(wired, choice, recorded):
     if choice.endswith("=lunarlander"):
         pytest.importorskip("Box2D")
     data = [f"replay.path={recorded}"] if choice in ("replay=dataset", "algorithm=cql") else []
+    if choice in ("terms=distillation", "algorithm=distill"):
+        data = [f"teacher={recorded}"]
     wired(choice, *WITH.get(choice, []), *data)
 
 

@@ -32,6 +32,7 @@ BRIEF = {
     "dqn.train": ["steps=300", "tracking.final_episodes=1"],
     "dqn.evaluate": ["episodes=2"],
     "dqn.record": ["steps=20"],
+    "dqn.export": ["episodes=2", "drop=1"],
 }
 
 
@@ -54,13 +55,20 @@ def run(empty, command):
     assert code == 0, errors
 
 
+def needed(command):
+    """The runs that a command speaks of."""
+    return re.findall(r"(?:(?<!\.)(?:run|resume|replay\.path|init_from|teacher)=|dqn\.report )(runs/\S+)", command)
+
+
 @pytest.mark.parametrize("command", [*dict.fromkeys(c for c in COMMANDS if c.startswith("python -m dqn"))])
 def test_commands_run(empty, command):
     """Alone too, whichever worker takes it: the run that a command speaks of is made by the command that makes it."""
-    for name in re.findall(r"(?:(?<!\.)(?:run|resume|replay\.path|init_from)=|dqn\.report )(runs/\S+)", command):
+    runs = {name: next(c for c in COMMANDS if f"run.dir={name}" in c) for name in needed(command)}
+    for name, maker in runs.items():
         if not (empty / name).exists():
-            run(empty, next(c for c in COMMANDS if f"run.dir={name}" in c))
-    run(empty, command)
+            test_commands_run(empty, maker)
+    if not ("run.dir=" in command and (empty / command.partition("run.dir=")[2].split()[0]).exists()):
+        run(empty, command)
 
 
 def test_parts_and_programs_of_ones_own(tmp_path):

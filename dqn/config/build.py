@@ -96,7 +96,7 @@ def _wire(
     engine = parts.engine(cfg, device, times.updates_due(0, times.steps) * parts.gradient_steps(cfg))
     programs = _programs(engine, place)
     memory = parts.memory(cfg, spec, sampler, envs.num_envs, online.state_size, place, directory, programs.write)
-    learner = parts.learner(cfg, online, device, programs.update)
+    learner = parts.learner(cfg, online, spec, device, programs.update)
     actor = parts.actor(cfg, online, device, envs.num_envs, programs.act)
     collector = collectors.make_collector(cfg, envs, actor, memory.ring.rows, programs.tick)
     filming = [Filming(cfg, online, device)] if cfg.tracking.get("video_every") else []

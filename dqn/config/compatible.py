@@ -74,9 +74,12 @@ def check_compatible(cfg: DictConfig, head: Any, sampler: Sampler, state_size: i
 
 
 def _acting(cfg: DictConfig) -> dict[str, bool]:
-    """What does not go with where the environments are played."""
+    """What does not go with where the environments are played, or with who is imitated."""
     elsewhere = cfg.execution.actor == "process"
     return {
+        "teacher=RUN is imitated by a term: choose algorithm=distill, or terms=distillation beside another recipe": (
+            cfg.get("teacher") is not None and not any("teacher" in node for node in cfg.terms.values())
+        ),
         "execution.actor=process acts in Gymnasium's environments, and env=lm shares its model with the network: set "
         "execution.actor=local": elsewhere and "model" in cfg.env,
         "tracking.info names values of the info of Gymnasium's environments, and env=lm reports what it knows: set "

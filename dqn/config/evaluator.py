@@ -68,11 +68,10 @@ class Evaluator:
         episodes = cast(int, cfg.evaluate_episodes if episodes is None else episodes)
         epsilon = cast(float, cfg.evaluate_epsilon if epsilon is None else epsilon)
         seed = cast(int, self.cfg.seed if seed is None else seed)
-        envs = self._environments(episodes)
+        envs = self.environments(episodes)
         cap = self.cap(envs, longest)
         envs.set_cap(cap)
-        actor = self._actor(envs.num_envs)
-        self.epsilon.value = float(epsilon)
+        actor = self.actor(envs.num_envs, epsilon)
         self.generator.manual_seed(stream(seed, "evaluation"))
         self.network.eval()  # mean weights and fixed fractions: nothing is drawn
         try:
@@ -97,15 +96,16 @@ class Evaluator:
 
     def know_optimal(self) -> None:
         """Ask an environment for its Q*, where it knows it."""
-        self.optimal = self._environments(1).optimal_q(self.cfg.gamma)
+        self.optimal = self.environments(1).optimal_q(self.cfg.gamma)
 
     def cap(self, envs: Any, longest: int) -> int:
         """How many decisions an episode may have."""
         most = self.cfg.tracking.evaluate_cap
         return most if envs.limit is not None else min(most, max(SHORTEST_CAP, TIMES_LONGEST * longest))
 
-    def _actor(self, environments: int) -> Actor:
-        """One that acts in so many environments, and remembers nothing yet."""
+    def actor(self, environments: int, epsilon: float) -> Actor:
+        """One that acts in so many environments, but for a share `epsilon` greedily, and remembers nothing yet."""
+        self.epsilon.value = float(epsilon)
         if environments not in self.actors:
             self.actors[environments] = Actor(
                 self.network, self._policy(), self.device, self.generator, environments, self.prepare
@@ -117,7 +117,8 @@ class Evaluator:
     def _policy(self) -> Any:
         return parts.evaluation_policy(self.cfg, self.epsilon)
 
-    def _environments(self, episodes: int) -> Any:
+    def environments(self, episodes: int) -> Any:
+        """The environments in which so many episodes are played; they stay open until `close`."""
         if self.training is not None:
             return self.training
         count = min(episodes, self.cfg.tracking.evaluate_envs)

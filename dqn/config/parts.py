@@ -19,9 +19,10 @@ from dqn.acting.actor import Actor
 from dqn.acting.exploration import EpsilonGreedy
 from dqn.causal_lm import load
 from dqn.config.automatic import is_automatic, picked
-from dqn.config.cli import explain
+from dqn.config.cli import explain, run_config, run_directory
 from dqn.config.conversations import language_rows
 from dqn.config.recorded_data import recorded
+from dqn.config.trust import check_parts, modules_to_trust
 from dqn.device import choose_device, set_precision
 from dqn.envs.gym import GymEnvs
 from dqn.envs.lm import make_language, spec_of
@@ -212,16 +213,8 @@ def first_network(cfg: DictConfig, spec: Spec) -> QNetwork:
     made = network(cfg, spec)
     if cfg.init_from is None or cfg.resume is not None:
         return made
-    own = made.state_dict()
-    weights = part(Checkpoints(Path(cfg.init_from) / "checkpoints").load(weights_only=True).tensors, "learner/online/")
-    for name in [*own, *weights]:
-        here, there = (tuple(state[name].shape) if name in state else "nothing" for state in (own, weights))
-        if here != there:
-            raise UsageError(
-                f"init_from={cfg.init_from} has a network of its own: {name} is {there} there and {here} here; choose "
-                "the same torso, core, layer, output and head, and an environment with the same spaces."
-            )
-    made.load_state_dict(weights)
+    same = "the same torso, core, layer, output and head, and an environment with the same spaces"
+    fit(made, "init_from", cfg.init_from, same)
     return made
 
 
@@ -231,7 +224,46 @@ def times(cfg: DictConfig) -> Times:
     return Times(**given, target_period=cfg.target.period)
 
 
-def learner(cfg: DictConfig, online: QNetwork, device: torch.device, prepare: Prepare = as_written) -> Learner:
+def teacher(cfg: DictConfig, spec: Spec) -> QNetwork:
+    """The network of the run that teaches this one (`teacher`), as it acts where nothing is learnt.
+
+    Errors: UsageError where there is none, or it cannot be shown what this run sees.
+    """
+    if cfg.teacher is None:
+        raise UsageError("terms=distillation imitates another run: name its directory with teacher=RUN.")
+    if "model" in cfg.env:
+        raise UsageError("teacher= is a network of values, and env=lm has a language model: choose algorithm=lm_clone.")
+    directory = run_directory("teacher", cfg.teacher)
+    stored = run_config(directory)
+    stored.env, stored.execution = cfg.env, cfg.execution  # the teacher is shown what this run sees
+    check_parts(stored, directory / "config.yaml", modules_to_trust(cfg, directory))
+    made = network(stored, spec)
+    if made.state_size:
+        raise UsageError(f"teacher={cfg.teacher} remembers what it saw before: name a run with core=none.")
+    fit(made, "teacher", cfg.teacher, "the environment that it was trained in, and its wrappers")
+    return made.eval().requires_grad_(False)
+
+
+def fit(made: QNetwork, option: str, directory: str, choose: str) -> None:
+    """Give a network the weights of another run, the one that `option` names.
+
+    Errors: UsageError where that run's network is another one; `choose` says what to do.
+    """
+    own = made.state_dict()
+    weights = part(Checkpoints(Path(directory) / "checkpoints").load(weights_only=True).tensors, "learner/online/")
+    for name in [*own, *weights]:
+        here, there = (tuple(state[name].shape) if name in state else "nothing" for state in (own, weights))
+        if here != there:
+            raise UsageError(
+                f"{option}={directory} has a network of its own: {name} is {there} there and {here} here; choose "
+                f"{choose}."
+            )
+    made.load_state_dict(weights)
+
+
+def learner(
+    cfg: DictConfig, online: QNetwork, spec: Spec, device: torch.device, prepare: Prepare = as_written
+) -> Learner:
     """What learns, with its loss and the way it takes a batch."""
     taken = (cfg.passes.epochs, cfg.passes.minibatches)
     passes = Passes(*taken, generator(cfg.seed, "minibatches", device)) if taken != (1, 1) else None
@@ -239,7 +271,8 @@ def learner(cfg: DictConfig, online: QNetwork, device: torch.device, prepare: Pr
     terms = []
     for name, node in cfg.terms.items():
         with making(f"terms.{name}"):
-            terms.append(instantiate(node))
+            taught = {"teacher": teacher(cfg, spec).to(device)} if "teacher" in node else {}
+            terms.append(instantiate(node, _partial_=True)(**taught))
     with making("backup"):
         backup = function(cfg.backup)
     with making("transform"):

@@ -118,7 +118,7 @@ def quoted(text: Path | str) -> str:
 def placed(cfg: DictConfig, directory: Path) -> DictConfig:
     """`cfg` with the run's own directory, and whole paths of what it reads, so that a resume finds it from anywhere."""
     cfg.run.dir = str(directory)
-    for name in ("replay.path", "init_from", "env.model", "env.prompts", "env.test_prompts"):
+    for name in ("replay.path", "init_from", "teacher", "env.model", "env.prompts", "env.test_prompts"):
         path = OmegaConf.select(cfg, name, throw_on_missing=False)
         if isinstance(path, str) and Path(path).exists():
             OmegaConf.update(cfg, name, str(Path(path).resolve()))

@@ -145,6 +145,7 @@ OPTIONS = {
     "device": text(),
     "resume": text(null=True),
     "init_from": text(null=True, fixed=True),
+    "teacher": text(null=True, fixed=True, there=False),
     "run": section(),
     "run.dir": text(),
     "chosen": section(),

@@ -21,7 +21,8 @@ from dqn.errors import UsageError
 
 PARTS = (  # classes, functions, or modules with all that is defined in and below them
     "dqn.networks", "dqn.ops", "dqn.acting.exploration", "dqn.learning.terms", "dqn.replay.samplers",
-    "dqn.replay.prioritized", "dqn.envs.tensor", "dqn.envs.wrappers.LastStep", "dqn.execution.engines", "dqn.programs",
+    "dqn.replay.prioritized", "dqn.envs.tensor", "dqn.envs.last_step", "dqn.envs.wrappers.LastStep",
+    "dqn.execution.engines", "dqn.programs",
     "torch.optim",
     "gymnasium.wrappers",
 )  # fmt: skip

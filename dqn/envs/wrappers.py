@@ -6,19 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from math import isfinite
 from types import NoneType
-from typing import Any, cast
+from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.spaces import Box, Dict
+from gymnasium.spaces import Box
 
 from dqn.envs.answers import STEP, WrongAnswer, number, reset_answer, wrong_answer
 from dqn.envs.flat import flattened, odd
+from dqn.envs.last_step import LastStep  # noqa: F401  # its name in the runs of earlier versions
 from dqn.envs.spaces import FEW, MAX_ACTIONS, Actions, misfit, not_finite, without_objects
 from dqn.errors import RunError, UsageError
 from dqn.processes import end_with_parent
-from dqn.types import EPISODE_INFO, MASK, OBSERVATION
+from dqn.types import EPISODE_INFO, MASK
 
 log = logging.getLogger("dqn")
 LARGEST = float(np.finfo(np.float32).max)
@@ -147,34 +148,6 @@ class Copied(gymnasium.Wrapper):
     def step(self, action: Any) -> Any:
         obs, *rest = self.env.step(action)
         return deepcopy(obs), *rest
-
-
-class LastStep(gymnasium.Wrapper):
-    """Shows the action and the reward that led here beside what is seen, as R2D2's core is told them: a Dict with
-    `last_action` (one-hot; flattened where it is no number) and `last_reward` [1], both 0 at the start of an episode.
-
-    Source: Kapturowski et al. (2019), Recurrent Experience Replay in Distributed Reinforcement Learning, appendix.
-    """
-
-    def __init__(self, env: gymnasium.Env):
-        super().__init__(env)
-        space, self.taken = env.observation_space, cast(Box, gymnasium.spaces.flatten_space(env.action_space))
-        own = space.spaces if isinstance(space, Dict) else {OBSERVATION: space}
-        reward = Box(-np.inf, np.inf, (1,), np.float32)
-        self.observation_space = Dict({**own, "last_action": self.taken, "last_reward": reward})
-
-    def _shown(self, obs: Any, action: np.ndarray, reward: Any) -> dict[str, Any]:
-        own = obs if isinstance(obs, dict) else {OBSERVATION: obs}
-        return {**own, "last_action": action, "last_reward": np.array([reward], np.float32)}
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        obs, info = self.env.reset(seed=seed, options=options)
-        return self._shown(obs, np.zeros(self.taken.shape, self.taken.dtype), 0.0), info
-
-    def step(self, action: Any) -> Any:
-        obs, reward, terminated, truncated, info = self.env.step(action)
-        taken = gymnasium.spaces.flatten(self.env.action_space, action)
-        return self._shown(obs, taken, reward), reward, terminated, truncated, info  # type: ignore[arg-type]
 
 
 def make_one(

@@ -54,7 +54,7 @@ class Objective:
         if self.td_weight != 1:
             error = self.td_weight * error
         for term in self.terms:
-            error = error + term(values, action)
+            error = error + term(values, action, batch)
         if error.shape != action.shape or batch.weight.shape not in (action.shape[1:], action.shape):
             raise ValueError(
                 f"a loss must be [T, B] and its weight [B] or [T, B], got {tuple(error.shape)} and "

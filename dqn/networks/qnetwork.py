@@ -49,8 +49,17 @@ class QNetwork(nn.Module):
         if self.core is None:
             return self.forward(obs, mask), state
         seen, own, prior = self._read(obs)
-        features, state = self.core(self._features(seen)[None], state)
-        return self._values(features[0], mask if own is None else own, prior), state
+        return self.step_seen(seen, state, mask if own is None else own, prior)
+
+    def step_seen(
+        self, seen: Any, state: Tensor, mask: Tensor | None = None, prior: Tensor | None = None
+    ) -> tuple[Values, Tensor]:
+        """`step` for what the torso sees, taken apart already: an array, or a dict of the entries of a record."""
+        features = self._features(seen)
+        if self.core is not None:
+            rows, state = self.core(features[None], state)
+            features = rows[0]
+        return self._values(features, mask, prior), state
 
     def values_at(self, batch: Batch, rows: slice | Tensor) -> Values:
         """Values [T, B, ...] at some rows after the burn-in: a slice, or row numbers [T, B].

@@ -1,6 +1,6 @@
 """The experiments after the README's figures: seeds in turn, cached and resumable, summed up with their spread.
 
-usage: scripts/reproduce cartpole|worlds|memory|offline [seeds=10] [jobs=2] [option=value …]
+usage: scripts/reproduce cartpole|worlds|memory|offline|distill [seeds=10] [jobs=2] [option=value …]
        scripts/reproduce classic [show] [env=…] [recipe=…] [seeds=10] [jobs=2] [sb3=PYTHON] [option=value …]
 """
 
@@ -32,6 +32,7 @@ class Experiment:
 
 
 NARROW = ["algorithm=cql", "env=cartpole", "replay.path=runs/reproduce/data/seed{seed}"]
+STUDENT = ["algorithm=distill", "teacher=runs/reproduce/dqn/seed{seed}", "torso.hidden=[32]", "steps=20000"]
 EXPERIMENTS = {
     "cartpole": Experiment({"dqn": ["env=cartpole"]}, wanted="475", title="CartPole-v1, scripts/train"),
     "worlds": Experiment(
@@ -55,6 +56,15 @@ EXPERIMENTS = {
             "cql": [*NARROW, "tuned.norm=null"],
             "cql without its term": [*NARROW, "tuned.norm=null", "terms=none"],
             "cql with LayerNorm and without its term": [*NARROW, "terms=none"],
+        },
+        wanted="475",
+    ),
+    "distill": Experiment(  # 68,610 parameters teach 290
+        {
+            "dqn": ["env=cartpole"],
+            "student": STUDENT,
+            "student of recorded data": [*STUDENT, "replay=dataset", "replay.path=runs/reproduce/dqn/seed{seed}"],
+            "its network without a teacher": ["env=cartpole", "torso.hidden=[32]"],
         },
         wanted="475",
     ),
