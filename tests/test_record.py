@@ -114,6 +114,16 @@ def test_video_every_puts_gifs_into_tensorboard_and_changes_nothing_else(tmp_pat
     assert not [*(tmp_path / "0").glob("*.gif")]
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("env", ["cartpole", "tensor_catch"])
+def test_a_network_on_a_gpu_is_recorded_there(wired, env):
+    run = wired(f"env={env}", "device=cuda", "steps=40", "learning_starts=20", "tracking.video_every=20",
+                "tracking.log_every=20", "torso.hidden=[8]", "tuned.batch_size=8")  # fmt: skip
+    run.trainer.run()
+    (filming,) = run.filming
+    assert filming.recorder.actor.device.type == "cuda" and not filming.blind and filming.filmed >= 2
+
+
 def test_a_run_that_shows_nothing_goes_on_without_recordings(tmp_path):
     words = [*world("test/Counting-v0"), "tracking.video_every=20", "tracking.log_every=20", f"run.dir={tmp_path}/run"]
     code, out, errors = here(train, *SHORT, *words)
