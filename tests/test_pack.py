@@ -72,6 +72,11 @@ def test_the_replay_memory_and_the_places_of_this_machine_stay(run, packed):
     assert code == 2 and "without its replay memory" in errors
 
 
+def test_help_names_every_option():
+    _, out, _ = here(pack, "--help")
+    assert out.startswith("usage: python -m dqn.pack ") and all(f"{name}=" in out for name in pack.OPTIONS)
+
+
 def test_the_card_says_what_the_evaluation_found(run, packed):
     front, body = front_and_body(packed)
     evaluation = json.loads((run / "result.json").read_text())["evaluation"]

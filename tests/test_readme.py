@@ -57,9 +57,8 @@ def run(empty, command):
 
 def needed(command):
     """The runs that a command speaks of."""
-    return re.findall(
-        r"(?:(?<!\.)(?:run|resume|replay\.path|init_from|teacher|repeat)=|dqn\.report )(runs/\S+)", command
-    )
+    before = r"(?:(?<!\.)(?:run|resume|replay\.path|init_from|teacher|repeat)=|dqn\.report )"
+    return re.findall(before + r"(runs/\S+)", command)
 
 
 @pytest.mark.parametrize("command", [*dict.fromkeys(c for c in COMMANDS if c.startswith("python -m dqn"))])

@@ -2,10 +2,12 @@
 
 import json
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 from conftest import here, world
+from gymnasium.spaces import Box, Discrete
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import dqn
@@ -51,6 +53,11 @@ def test_a_recording_is_of_the_episodes_that_it_says(run):
     found = agent.record(run / "python", episodes=2, seed=3)
     assert found["lengths"] == lengths and found["returns"] == [float(n) for n in lengths]
     assert [path.name for path in found["files"]] == ["60-steps.mp4", "60-steps.gif"]
+
+
+def test_help_names_every_option():
+    _, out, _ = here(record, "--help")
+    assert out.startswith("usage: python -m dqn.record ") and all(f"{name}=" in out for name in record.OPTIONS)
 
 
 def test_a_recording_ends_after_so_many_decisions(run):
@@ -107,11 +114,104 @@ def test_video_every_puts_gifs_into_tensorboard_and_changes_nothing_else(tmp_pat
     assert not [*(tmp_path / "0").glob("*.gif")]
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("env", ["cartpole", "tensor_catch"])
+def test_a_network_on_a_gpu_is_recorded_there(wired, env):
+    run = wired(f"env={env}", "device=cuda", "steps=40", "learning_starts=20", "tracking.video_every=20",
+                "tracking.log_every=20", "torso.hidden=[8]", "tuned.batch_size=8")  # fmt: skip
+    run.trainer.run()
+    (filming,) = run.filming
+    assert filming.recorder.actor.device.type == "cuda" and not filming.blind and filming.filmed >= 2
+
+
 def test_a_run_that_shows_nothing_goes_on_without_recordings(tmp_path):
     words = [*world("test/Counting-v0"), "tracking.video_every=20", "tracking.log_every=20", f"run.dir={tmp_path}/run"]
     code, out, errors = here(train, *SHORT, *words)
     assert code == 0, errors
     assert out.count("There are no recordings of this run: test/Counting-v0 does not render") == 1
+
+
+class Corridor(gymnasium.Env):
+    """Three actions, the last of them illegal; renders a bar that grows, and fails at it where it is `broken`."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
+    observation_space, action_space = Box(0, 9, (2,)), Discrete(3)
+
+    def __init__(self, render_mode=None, broken=False):
+        self.render_mode, self.broken, self.step_number = render_mode, broken, 0
+
+    def get_action_meanings(self):
+        return ["STAY", "GO", "FLY"]
+
+    def _shown(self):
+        return np.full(2, self.step_number, np.float32), {"action_mask": np.array([1, 1, 0], np.int8)}
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.step_number = 0
+        return self._shown()
+
+    def step(self, action):
+        assert action != 2
+        self.step_number += 1
+        obs, info = self._shown()
+        return obs, 1.0, self.step_number == 9, False, info
+
+    def render(self):
+        if self.broken:
+            raise ZeroDivisionError("no paint")
+        frame = np.zeros((60, 90, 3), np.uint8)
+        frame[:, : 10 * self.step_number] = 255
+        return frame
+
+
+def trained(env, directory, **overrides):
+    words = {
+        "learning_starts": 20,
+        "torso.hidden": [8],
+        "tracking.final_episodes": 0,
+        "execution": "eager",
+        **overrides,
+    }
+    return dqn.train(env, steps=60, overrides=words, directory=directory, progress=False)
+
+
+def test_masks_names_of_actions_and_the_last_frame_of_a_class_of_ones_own(tmp_path, monkeypatch):
+    agent = trained(Corridor, tmp_path / "run")
+    seen = []
+
+    def keep(canvas, *given):
+        seen.append((canvas.names, *given))
+        return np.zeros((400, 320, 3), np.uint8)
+
+    monkeypatch.setattr(Canvas, "__call__", keep)
+    found = agent.record(episodes=1)
+    assert found == {"returns": [9.0], "lengths": [9], "cut": False, "files": found["files"]}
+    assert [path.parent for path in found["files"]] == [tmp_path / "run/video"] * 2
+    assert seen[0][0] == ["stay", "go", "fly"] and len(seen) == 10
+    for number, (_, frame, said, q, action) in enumerate(seen):
+        assert (frame == 255).mean() == pytest.approx(
+            number / 9
+        )  # the frame is of the step that it says, the last one too
+        assert said[1:] == [f"step {number}", f"return {number}"]
+        if number < 9:
+            assert q[2] == ILLEGAL and action == q.argmax() and np.abs(q[:2]).max() < 1e3
+            assert q[:2] == pytest.approx(agent.q(np.full(2, number, np.float32), np.array([1, 1, 0], bool))[:2])
+    assert seen[-1][3] is None and seen[-1][4] is None
+
+
+def test_what_fails_at_rendering_is_named(tmp_path):
+    agent = trained(Corridor, None, **{"env.kwargs.broken": True})
+    with pytest.raises(dqn.UsageError, match=r"cannot render \(ZeroDivisionError: no paint"):
+        agent.record(tmp_path)
+    with pytest.raises(dqn.UsageError, match="say where its recording goes"):
+        agent.record()
+
+
+def test_an_environment_that_exists_once_is_not_filmed_while_it_trains(tmp_path):
+    agent = trained(Corridor("rgb_array"), tmp_path / "run", **{"tracking.video_every": 20, "tracking.log_every": 20})
+    assert "There are no recordings of this run" in (tmp_path / "run/train.log").read_text()
+    assert agent.record(episodes=1)["returns"] == [9.0]
 
 
 # What is drawn

@@ -160,6 +160,8 @@ class Filming:
             return
         self.filmed = due
         try:
+            if self.cfg.tracking.evaluate_in == "training":
+                raise UsageError("they would play in the environments of training (tracking.evaluate_in=training).")
             with trainer.meter.timed("evaluate"):
                 self.recorder = self.recorder or Recorder(self.cfg, self.network, self.device)
                 _, frames = self.recorder.record(None, 1, self.cfg.seed, self.MOST)

@@ -9,7 +9,7 @@ import numpy as np
 from dqn.config.cli import nearest
 from dqn.errors import UsageError
 from dqn.reports.records import Record
-from dqn.reports.statistics import Interval, improvement, interval, over_tasks
+from dqn.reports.statistics import Interval, improvement, interquartile_mean, interval
 
 APART = ("seed", "env", "task_name", "tags", "device")  # options in which runs of one group may differ
 NOTHING = "–"
@@ -61,7 +61,7 @@ class Comparison:
         """The groups that have finished runs wherever others have, the best first."""
         tasks = self.scored
         whole = [name for name in self.groups if tasks and all(len(self.scores(name, task)) for task in tasks)]
-        return sorted(whole, key=lambda name: -over_tasks(self.normalised(name))[0])
+        return sorted(whole, key=lambda name: -interquartile_mean(self.normalised(name)))
 
     def improvements(self, most: int = 10) -> list[tuple[str, str, Interval]]:
         """How probably a better group beats a worse one: all pairs, or, of many groups, the best beside the others."""

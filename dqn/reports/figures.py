@@ -12,7 +12,7 @@ import numpy as np
 from dqn.errors import UsageError
 from dqn.reports.comparison import Comparison
 from dqn.reports.records import Record
-from dqn.reports.statistics import curve, profile
+from dqn.reports.statistics import Interval, curve, profile
 from dqn.tracking.logger import STAGES
 
 # Okabe & Ito (2008), colours that colour-blind readers tell apart, the lightest left out
@@ -71,6 +71,7 @@ def drawn(name: str, caption: str, size: tuple[float, float], draw: Callable[[An
 def pictures(found: Comparison) -> dict[str, Picture]:
     """Every picture that the runs give, by name."""
     tasks, groups = len(found.tasks), len(found.groups)
+    pairs = found.improvements()
     wide, rows = (9.6 if tasks < 4 else 12.0), -(-tasks // 3)
     made = [
         drawn("curves", _curves_caption(found), (wide, 3.1 * rows + 0.5), lambda figure: _curves(figure, found)),
@@ -89,7 +90,7 @@ def pictures(found: Comparison) -> dict[str, Picture]:
             "improvement",
             "How probably a run of the first group beats one of the second, with its 95 % interval. Where the interval "
             "holds one half, these runs do not tell which group is better.",
-            (4.9, 0.42 * max(1, len(found.improvements())) + 0.9), lambda figure: _improvement(figure, found),
+            (4.9, 0.42 * max(1, len(pairs)) + 0.9), lambda figure: _improvement(figure, found, pairs),
         ),
         *(_signals(task, number, found) for number, task in enumerate(found.tasks)),
         drawn(
@@ -221,8 +222,7 @@ def _profile(figure: Any, found: Comparison) -> bool:
     return True
 
 
-def _improvement(figure: Any, found: Comparison) -> bool:
-    pairs = found.improvements()
+def _improvement(figure: Any, found: Comparison, pairs: Sequence[tuple[str, str, Interval]]) -> bool:
     if not pairs:
         return False
     axis, colours = figure.subplots(), {name: _colour(number) for number, name in enumerate(found.groups)}

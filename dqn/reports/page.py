@@ -21,7 +21,7 @@ from dqn.reports.statistics import Interval, over_tasks
 from dqn.tracking.checkpoint import write_bytes, write_text
 
 PAGE, TEMPLATE = "report.html", Path(__file__).with_name("page.html")
-NUMBER = re.compile(r"\d[\d.,]*(?:e[+-]?\d+)?")
+NUMBER = re.compile(r"-?\d+(?:[.,]\d+)*(?:e[+-]?\d+)?")
 LARGEST = 16 * 2**20  # bytes of a recording that the page holds; a larger one is named
 MACHINE = {"cpu": "processor", "cores": "cores", "memory_gb": "GB of memory", "gpu": "GPU", "system": "system"}
 
@@ -128,15 +128,16 @@ def seconds_of(run: Record) -> float:
 def _scores(found: Comparison) -> list[dict[str, Any]]:
     """A line for each group: its interquartile mean on each task, and over all of them."""
     comparable = found.comparable
+    middles = {(name, task): found.interval(name, task) for name in found.groups for task in found.tasks}
     best = {
-        task: max((middle[0] for name in found.groups if (middle := found.interval(name, task))), default=None)
+        task: max((middle[0] for (_, of), middle in middles.items() if middle and of == task), default=None)
         for task in found.tasks
     }
     lines = []
     for name in found.groups:
         cells = []
         for task in found.tasks:
-            middle, count = found.interval(name, task), len(found.scores(name, task))
+            middle, count = middles[name, task], len(found.scores(name, task))
             top = middle is not None and middle[0] == best[task] and len(found.groups) > 1
             cells.append({**_cell(middle), "runs": count, "best": top})
         over_all = over_tasks(found.normalised(name)) if name in comparable and len(found.scored) > 1 else None

@@ -21,6 +21,11 @@ def interval(scores: Sequence[float]) -> Interval:
     return over_tasks([np.asarray(scores, float)])
 
 
+def interquartile_mean(scores: Sequence[np.ndarray]) -> float:
+    """Of all scores, which are given task by task [runs]."""
+    return float(_iqm(np.concatenate(scores)))
+
+
 def over_tasks(scores: Sequence[np.ndarray]) -> Interval:
     """The interquartile mean of all scores, which are given task by task [runs]. Where a task has one run alone there
     is no interval, unless all scores are equal."""
