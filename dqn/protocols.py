@@ -47,7 +47,8 @@ class Head(Protocol):
         ...
 
     def mix(self, values: Values, pi: Tensor, inverse: Inverse) -> tuple[Tensor, Tensor | None]:
-        """Values and a policy [..., A] → atoms [..., N] of its return and their probabilities (None: equal)."""
+        """Values and a policy [..., A], or the number of one action [...] → atoms [..., N] of its return and their
+        probabilities (None: equal)."""
         ...
 
     def loss(self, values: Values, action: Tensor, atoms: Tensor, probs: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from shlex import quote
 from time import perf_counter
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -187,7 +187,7 @@ def write_hydra_folder(directory: Path, config: str, given: Sequence[str]) -> No
     write_text(directory / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(list(given)))
     write_text(directory / ".hydra" / "config.yaml", config)
     if HydraConfig.initialized():  # dqn.train composes without it
-        own = OmegaConf.create({"hydra": HydraConfig.instance().cfg.hydra})
+        own = OmegaConf.create({"hydra": cast(Any, HydraConfig.instance().cfg).hydra})
         write_text(directory / ".hydra" / "hydra.yaml", OmegaConf.to_yaml(own))
 
 

@@ -115,7 +115,7 @@ class Values:
 class Backup:
     """Which future value stands in at s′: a distribution over next actions and two numbers."""
 
-    pi: Tensor  # [T, B, A]
+    pi: Tensor  # [T, B, A], or, where one action is certain, its number [T, B] int64
     bonus: Tensor | float = 0.0  # [T, B] added to the reward
     entropy: Tensor | float = 0.0  # [T, B] added to the next value
 

@@ -560,3 +560,35 @@ def test_two_processes_do_not_share_a_directory(tmp_path):
         pass
     with claimed(tmp_path):
         pass
+
+
+def steps_of_every_tag(directory):
+    """{tag: steps} as TensorBoard has them after all files of a run's directory were read."""
+    accumulator = events(directory)
+    return {tag: [e.step for e in accumulator.Scalars(tag)] for tag in accumulator.Tags()["scalars"]}
+
+
+@pytest.mark.parametrize("more", ["steps=300", "steps=500"])
+def test_no_step_is_in_tensorboard_twice_when_a_finished_run_is_resumed(tmp_path, more):
+    directory = tmp_path / "run"
+    run_to_end("steps=300", "tracking.log_every=100", f"run.dir={directory}", "tracking.final_episodes=1",
+               "tracking.evaluate_every=100", "tracking.evaluate_episodes=1")  # fmt: skip
+    run_to_end(f"resume={directory}", more)
+    for tag, steps in steps_of_every_tag(directory).items():
+        assert steps == sorted({*steps}), tag
+
+
+def test_no_step_is_in_tensorboard_twice_when_a_run_is_begun_again_before_its_first_checkpoint(tmp_path):
+    """As after kill -9: the event file of the process that died is still there."""
+    directory, given = tmp_path / "run", [*world("test/OneState-v0"), "tracking.evaluate_every=20"]
+    died = make(directory, *given, "steps=60")
+    died.run()
+    died.logger.close()
+    for path in [*(directory / "checkpoints").iterdir()]:
+        path.unlink()
+    (directory / "config.yaml").unlink(missing_ok=True)
+    run_to_end(*given, "steps=100", "tracking.log_every=20", "tracking.final_episodes=1", f"run.dir={directory}")
+    found = steps_of_every_tag(directory)
+    assert len(found) > 3
+    for tag, steps in found.items():
+        assert steps == sorted({*steps}), tag

@@ -16,12 +16,19 @@ SHARED = "normalizer."  # what begins so in a network's state is one and the sam
 STATS = ("loss", "td_error", "q_mean", "q_max", "grad_norm")
 
 
+def unchanged(gradient: Tensor) -> Tensor:
+    """One learner alone: its gradient is what is stepped by."""
+    return gradient
+
+
 class Learner:
     """θ ← θ − lr · clip(∇L(θ)); the target network follows at its own pace.
 
     `polyak` ρ: a sync moves θ̄ ← θ̄ + ρ(θ − θ̄); ρ = 1 copies (Mnih et al., 2015), a small ρ after every update is
     Lillicrap et al. (2016); `polyak=None` has no target network: θ̄ is θ. `lr_schedule` is a factor on the
     optimizer's lr, a function of env_steps. `max_grad_norm` is a Euclidean bound on the whole gradient, or None.
+    `reduce` is given each gradient as one vector before it is clipped and gives what is stepped by: where several
+    learners learn as one, the mean of theirs.
     `passes` cuts each batch into shuffled minibatches (else it is one). `generators` are the random numbers of the
     online and the target network, each its own, where a part draws any.
 
@@ -39,13 +46,14 @@ class Learner:
         passes: Any = None,
         generators: tuple[torch.Generator, torch.Generator] | None = None,
         prepare: Prepare = as_written,
+        reduce: Callable[[Tensor], Tensor] = unchanged,
     ):
         if polyak is not None and not 0 < polyak <= 1:
             raise ValueError(f"target.polyak must be in (0, 1], got {polyak}")
         if max_grad_norm is not None and max_grad_norm <= 0:
             raise ValueError(f"max_grad_norm must be > 0 or null, got {max_grad_norm}")
         self.online, self.objective, self.passes = online, objective, passes
-        self.polyak, self.max_grad_norm = polyak, max_grad_norm
+        self.polyak, self.max_grad_norm, self.reduce = polyak, max_grad_norm, reduce
         shared = getattr(online, "normalizer", None)  # of both networks: what it counts is the world's, not learnt
         self.target = online if polyak is None else copy.deepcopy(online, {id(shared): shared}).requires_grad_(False)
         self.buffers = [[*net.buffers()] for net in (self.target, online)]  # looked up once
@@ -103,9 +111,9 @@ class Learner:
 
     @torch.no_grad()
     def _step(self, grads: Sequence[Tensor | None]) -> Tensor:
-        """g ← g · min(1, bound / ‖g‖), then the optimizer's step; returns ‖g‖."""
+        """g ← reduce(g), g ← g · min(1, bound / ‖g‖), then the optimizer's step; returns ‖g‖."""
         pieces = dict(zip(self.parameters, grads, strict=True))
-        flat = [vector.flat([pieces[p] for p in vector.parameters]) for vector in self.vectors]
+        flat = [self.reduce(vector.flat([pieces[p] for p in vector.parameters])) for vector in self.vectors]
         norm = torch.linalg.vector_norm(flat[0] if len(flat) == 1 else torch.cat(flat))
         for vector, grad in zip(self.vectors, flat, strict=True):
             if self.max_grad_norm is not None:

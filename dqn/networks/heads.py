@@ -90,7 +90,7 @@ class Categorical(nn.Module):
     def mix(self, values: Values, pi: Tensor, inverse: Inverse = AS_IS) -> tuple[Tensor, Tensor | None]:
         """The mixture Σ_a π(a) p_a. z [..., A, N], π [..., A] → atoms (h⁻¹ of the support), probs [..., N]."""
         check_mix(values, pi)
-        probs = (atoms_of(values).exp() * pi.unsqueeze(-1)).sum(-2)
+        probs = mixed(atoms_of(values).exp(), pi)
         return inverse(self.support.to(probs.dtype)).expand_as(probs), probs
 
     def loss(self, values: Values, action: Tensor, atoms: Tensor, probs: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -146,9 +146,17 @@ class HLGauss(nn.Module):
 
 
 def check_mix(values: Values, pi: Tensor) -> None:
-    """Refuses a policy that does not fit: q and π are both [..., A]."""
-    if values.q.shape != pi.shape:
+    """Refuses a policy that does not fit: q is [..., A], π [..., A], or the number of one action [...]."""
+    wanted = values.q.shape if pi.is_floating_point() else values.q.shape[:-1]
+    if pi.shape != wanted:
         raise ValueError(f"mix wants q and pi of equal shape, got {tuple(values.q.shape)}, {tuple(pi.shape)}")
+
+
+def mixed(x: Tensor, pi: Tensor) -> Tensor:
+    """Σ_a π(a) x(a): x [..., A, N], π [..., A] → [..., N]; where π is the number of one action [...], that action's."""
+    if not pi.is_floating_point():
+        return chosen_atoms(x, pi)
+    return (x * pi.unsqueeze(-1)).sum(-2)
 
 
 def check_loss(values: Values, action: Tensor, atoms: Tensor) -> None:
@@ -176,6 +184,8 @@ def chosen_atoms(z: Tensor, action: Tensor) -> Tensor:
 
 def _mean(values: Values, pi: Tensor, inverse: Inverse) -> Tensor:
     check_mix(values, pi)
+    if not pi.is_floating_point():
+        return inverse(values.q).gather(-1, pi.unsqueeze(-1))
     return (inverse(values.q) * pi).sum(-1, keepdim=True)
 
 

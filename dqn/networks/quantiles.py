@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dqn.networks.heads import AS_IS, Inverse, Output, atoms_of, check_loss, check_mix, chosen_atoms
+from dqn.networks.heads import AS_IS, Inverse, Output, atoms_of, check_loss, check_mix, chosen_atoms, mixed
 from dqn.networks.layers import Embedding, Linear
 from dqn.networks.outputs import Single
 from dqn.ops.distributions import expectation, quantile_huber
@@ -192,7 +192,7 @@ def _at(output: nn.Module, features: Tensor, mask: Tensor | None) -> Tensor:
 
 def _mix(values: Values, pi: Tensor, inverse: Inverse) -> Tensor:
     check_mix(values, pi)
-    return (inverse(atoms_of(values)) * pi.unsqueeze(-1)).sum(-2)
+    return mixed(inverse(atoms_of(values)), pi)
 
 
 def _loss(values: Values, action: Tensor, atoms: Tensor, probs: Tensor | None, kappa: float) -> tuple[Tensor, Tensor]:

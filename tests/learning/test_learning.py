@@ -13,7 +13,7 @@ from dqn.networks.quantiles import Quantile
 from dqn.networks.torsos import MLP
 from dqn.ops.backups import double_q, expected_sarsa, greedy, munchausen, q_learning, soft
 from dqn.ops.transforms import Identity, SignedHyperbolic
-from dqn.types import Batch, Spec, Values
+from dqn.types import Backup, Batch, Spec, Values
 
 SPEC = Spec((3,), np.dtype(np.float64), 4)
 
@@ -95,6 +95,46 @@ def test_a_longer_return_collects_the_entropy_on_its_way(backup, q, lambda_):
     want = 0.9 * (q + np.log(2)) - (np.log(2) if backup is munchausen else 0)
     torch.testing.assert_close(atoms, torch.full_like(atoms, want))
     assert want == pytest.approx(q)
+
+
+@pytest.mark.parametrize("head", [Expected, partial(Categorical, atoms=5), partial(HLGauss, bins=5), Quantile])
+@pytest.mark.parametrize("h", [Identity(), SignedHyperbolic(1e-2)])
+def test_a_backup_may_name_one_action_by_its_number(head, h):
+    """As with all the weight on it, and without a weight for each action."""
+    nets = [QNetwork(torso := MLP(SPEC, [8]), head(torso.features, 4)) for _ in range(2)]
+    data = batch()
+    by_weight = Objective(q_learning, h).targets(*nets, data)
+    by_number = Objective(lambda following, *_: Backup(following.q.argmax(-1)), h).targets(*nets, data)
+    for want, found in zip(by_weight, by_number, strict=True):
+        assert (want is None and found is None) or torch.equal(want, found)
+    with pytest.raises(ValueError, match="equal shape"):
+        Objective(lambda following, *_: Backup(following.q.argmax(-1)[..., :3]), h).targets(*nets, data)
+
+
+def test_learners_that_learn_as_one_are_one_with_the_batches_together():
+    """Two ranks of batch B, whose gradients are averaged before the clip, and one of batch 2B on the same samples."""
+    start, whole = network(), batch(32)
+    halves = [
+        Batch(whole.obs[:, i : i + 16], *(x[:, i : i + 16] for x in (whole.action, whole.reward, whole.discount)),
+              whole.weight[i : i + 16])
+        for i in (0, 16)
+    ]  # fmt: skip
+
+    def made(reduce):
+        more = {} if reduce is None else {"reduce": reduce}
+        objective = Objective(q_learning, Identity())
+        return Learner(
+            copy.deepcopy(start), objective, lambda p: torch.optim.SGD(p, lr=0.1), max_grad_norm=0.05, **more
+        )
+
+    given = []
+    for half in halves:
+        made(lambda gradient: given.append(gradient.clone()) or gradient).update(half)
+    alone, one = made(None), made(lambda _: sum(given) / 2)
+    alone.update(whole)
+    one.update(halves[0])
+    torch.testing.assert_close(one.vectors[0].vector, alone.vectors[0].vector, rtol=1e-12, atol=1e-12)
+    assert not torch.equal(one.vectors[0].vector, made(None).vectors[0].vector)
 
 
 def test_an_optimizer_that_treats_its_first_step_apart_is_refused():
