@@ -168,3 +168,14 @@ def test_an_export_shows_the_student_beside_its_teacher(tmp_path, teacher):
     assert found["student"]["equal_actions"] == 1
     assert found["student"]["parameters"] < found["teacher"]["parameters"] / 8
     assert "teacher" in said and f"{found['student']['parameters']:,}" in said
+
+
+@pytest.mark.gpu
+def test_a_gpu_captures_the_teacher_with_the_update(wired, teacher, caplog):
+    learnt = []
+    for engine in ("eager", "cudagraph"):
+        run = wired(*SMALL, f"teacher={teacher}", "steps=150", "device=cuda", f"execution={engine}")
+        run.trainer.run()
+        learnt.append({name: x.cpu() for name, x in run.trainer.learner.online.state_dict().items()})
+    torch.testing.assert_close(*learnt, rtol=0, atol=1e-3)
+    assert [r.message for r in caplog.records if "Falling back" in r.message] == []
