@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite, nan
 from pathlib import Path
 from shlex import quote
@@ -18,7 +19,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from dqn.config.cli import CONF, check_arguments, front_door, nearest, say, text, whole
+from dqn.config.cli import CONF, check_arguments, front_door, nearest, run_config, say, text, whole
 from dqn.config.resume import claimed
 from dqn.errors import RunError, UsageError
 from dqn.processes import end_with_parent
@@ -79,7 +80,7 @@ def search_of(arguments: Sequence[str]) -> Search:
             given[name] = known[name](name, value)
         elif argument.startswith("-"):
             raise UsageError(f"{argument} does not go with a search; {USAGE}.")
-        elif name in ("run.dir", "resume", "repeat", "trust", "experiment"):
+        elif name in ("run.dir", "resume", "repeat", "trust"):
             raise UsageError(f"{name}= does not go with a search: tune.dir=DIR names where its runs are kept.")
         elif name == "seed":
             seed = whole(0)(name, value)
@@ -187,10 +188,9 @@ def tune() -> None:
     )
     _in_processes(search, run_trials)
     study = opened(search)
-    others = [trial for trial in _running(study)]
-    if others:
-        said = ", ".join(str(trial.number + 1) for trial in others)
-        say(f"Trial {said} runs in another process, or was left by one: the last process ends the search.")
+    if others := _running(study):
+        numbers = ", ".join(str(trial.number + 1) for trial in others)
+        say(f"Trials that still run in other processes: {numbers}. The last process ends the search.")
         return
     (search.directory / "locks" / "end").mkdir(exist_ok=True)
     with claimed(search.directory / "locks" / "end"):
@@ -435,39 +435,34 @@ def end(search: Search, study: "Study") -> None:
     write_best(search, values, best)
     write_pictures(search, study)
     if search.seeds:
-        _in_processes(search, run_fresh_of(values))
-        compare(search)
+        _in_processes(search, partial(run_fresh, values, best.number + 1))
+        compare(search, best.number + 1)
 
 
-@dataclass(frozen=True)
-class run_fresh_of:  # noqa: N801  (it stands for a function that another process can be given)
+def run_fresh(values: Mapping[str, Any], trial: int, search: Search, worker: int = 0) -> None:
     """Runs of the default and of the best trial on fresh seeds, those of one process."""
+    for number, (place, name, seed) in enumerate(_fresh(search, trial)):
+        if number % search.jobs != worker:
+            continue
+        result = place / "result.json"
+        if not result.is_file() or json.loads(result.read_text()).get("evaluation") is None:
+            value = run(place, search.arguments, values if name == "best" else {}, seed)
+            say(f"{name}, seed {seed}: return {value:.2f}")
 
-    values: Mapping[str, Any]
 
-    def __call__(self, search: Search, worker: int = 0) -> None:
-        for number, (place, name, seed) in enumerate(_fresh(search)):
-            if number % search.jobs == worker and not _is_done(place):
-                values = self.values if name == "best" else {}
-                say(f"{name}, seed {seed}: return {run(place, search.arguments, values, seed):.2f}")
-
-
-def _fresh(search: Search) -> list[tuple[Path, str, int]]:
+def _fresh(search: Search, trial: int) -> list[tuple[Path, str, int]]:
     """Where each run of the comparison lies. No trial has its seed."""
     seeds = range(search.seed + 1, search.seed + 1 + search.seeds)
-    return [(search.directory / "fresh" / f"{name}-seed{s}", name, s) for s in seeds for name in ("default", "best")]
+    names = {"default": "default", "best": f"trial{trial}"}
+    return [(search.directory / "fresh" / f"{names[n]}-seed{s}", n, s) for s in seeds for n in names]
 
 
-def _is_done(place: Path) -> bool:
-    return (place / "result.json").is_file() and isfinite(returned(json.loads((place / "result.json").read_text())))
-
-
-def compare(search: Search) -> None:
+def compare(search: Search, trial: int) -> None:
     """Say whether the best trial is better than the default, on seeds that chose neither."""
     from dqn.reports.statistics import interval
 
     found: dict[str, list[float]] = {"default": [], "best": []}
-    for place, name, _ in _fresh(search):
+    for place, name, _ in _fresh(search, trial):
         found[name].append(returned(json.loads((place / "result.json").read_text())))
     if not all(isfinite(value) for values in found.values() for value in values):
         raise RunError("A run of the comparison has no return: give the runs more steps.")
@@ -495,8 +490,7 @@ def write_best(search: Search, values: Mapping[str, Any], best: "FrozenTrial") -
     from dqn.tracking.checkpoint import write_text
 
     groups = {path.name for path in CONF.iterdir() if path.is_dir()}
-    words = {a.partition("=")[0]: a.partition("=")[2] for a in search.arguments}
-    pair = f"{words.get('algorithm', 'dqn')}_{words.get('env', 'cartpole')}"
+    pair = str(OmegaConf.select(run_config(search.directory / "trials" / str(best.number + 1)), "tuned.for_pair"))
     base = [pair] if (CONF / "experiment" / f"{pair}.yaml").is_file() else []  # whose place this experiment takes
     chosen = [{f"override /{option}": value} for option, value in values.items() if option in groups]
     numbers: dict[str, Any] = {}
@@ -506,7 +500,7 @@ def write_best(search: Search, values: Mapping[str, Any], best: "FrozenTrial") -
             numbers = OmegaConf.to_container(nested)  # pyright: ignore[reportAssignmentType]
     content = {"defaults": [*base, *chosen, "_self_"], **numbers}
     command = f"python -m dqn.train --config-dir {quote(str(search.directory))} experiment=best"
-    command = " ".join([command, *map(quote, search.arguments)])
+    command = " ".join([command, *(quote(a) for a in search.arguments if not a.startswith("experiment="))])
     source = f"# Source: trial {best.number + 1} of a search over tune={search.name}, return {best.value:.2f}, seed "
     head = f"# @package _global_\n{source}{search.seed}\n#   {command}\n"
     (search.directory / "experiment").mkdir(exist_ok=True)
