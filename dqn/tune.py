@@ -1,4 +1,4 @@
-"""Search for numbers and parts: python -m dqn.tune algorithm=dqn env=acrobot tune=learning tune.trials=30 tune.jobs=2"""
+"""Search for numbers and parts: python -m dqn.tune algorithm=dqn env=acrobot tune=learning tune.trials=30"""
 
 import json
 import multiprocessing
@@ -13,7 +13,7 @@ from functools import partial
 from math import isfinite, nan
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -35,7 +35,8 @@ HELP = f"""\
 {USAGE}
 Each trial is a run of python -m dqn.train with values from a space, which is a file of conf/tune or one of your own.
 
-  tune=SPACE         {{spaces}}, or FILE.yaml: option: {{{{low: 1e-5, high: 1e-2, log: true}}}} or option: [choice, choice]
+  tune=SPACE         {{spaces}}, or FILE.yaml, whose lines are option: {{{{low: 1.0e-5, high: 0.01, log: true}}}}
+                     or option: [choice, choice]
   tune.trials=30     trials in all; a larger number beside the same tune.dir goes on
   tune.jobs=1        processes; more may be started by the same command, also later
   tune.pruner=median median, halving or none: trials that fall behind in their evaluations end early
@@ -133,8 +134,11 @@ def _is_range(values: Any) -> bool:
     if not isinstance(values, dict) or {*values} - {"low", "high", "log"}:
         return False
     low, high, log = values.get("low"), values.get("high"), values.get("log", False)
-    numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) and isfinite(x) for x in (low, high))
-    return numbers and isinstance(log, bool) and low < high and not (log and low <= 0)
+    return _is_number(low) and _is_number(high) and isinstance(log, bool) and low < high and not (log and low <= 0)
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
 
 
 def _is_choice(values: Any) -> bool:
@@ -550,9 +554,7 @@ def importance(study: "Study") -> dict[str, float]:
     import optuna
 
     try:
-        return optuna.importance.get_param_importances(
-            study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
-        )
+        return optuna.importance.get_param_importances(study, evaluator=optuna.importance.PedAnovaImportanceEvaluator())
     except (ValueError, RuntimeError):
         return {}
 

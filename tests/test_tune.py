@@ -28,7 +28,7 @@ SHORT = [
     "torso=mlp", "steps=400", "learning_starts=100", "tracking.evaluate_every=100", "tracking.evaluate_episodes=1",
     "tracking.final_episodes=1", "execution=plain", "replay.batch_size=8",
 ]  # fmt: skip
-ASKED = [*SHORT, "tune=space.yaml", "tune.dir=s", "tune.trials=8"]
+ASKED = [*SHORT, "tune=space.yaml", "tune.dir=s", "tune.trials=5"]
 
 
 def trials(folder):
@@ -42,7 +42,7 @@ def drawn(folder):
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """A search of eight trials that ends, and what it said."""
+    """A search of five trials that ends, and what it said."""
     folder = tmp_path_factory.mktemp("found")
     (folder / "space.yaml").write_text(SPACE)
     code, out, errors = here(tune, *ASKED, "tune.seeds=2", at=folder)
@@ -53,7 +53,7 @@ def found(tmp_path_factory):
 def test_every_trial_has_a_line_and_failures_have_a_sentence(found):
     folder, out = found
     states = [trial.state.name for trial in trials(folder)]
-    assert [f"trial {number} of 8: " in out for number in range(1, 9)] == [True] * 8
+    assert [f"trial {number} of 5: " in out for number in range(1, 6)] == [True] * 5
     assert "COMPLETE" in states and "FAIL" in states
     refused = next(trial for trial in trials(folder) if trial.state.name == "FAIL")
     assert refused.params["replay"] == "newest"  # which has no place beside these numbers
@@ -69,8 +69,7 @@ def test_the_best_trial_is_an_experiment_that_composes_to_the_same_run(found):
     overrides = [*SHORT, "experiment=best", f"hydra.searchpath=[{folder / 's'}]", "run.dir=x"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         again = compose("config", overrides=overrides)
-    for cfg in (ran, again):
-        del cfg["run"], cfg["chosen"]
+    ran, again = (OmegaConf.merge(cfg, {"run": None, "chosen": None}) for cfg in (ran, again))
     assert OmegaConf.to_container(again, resolve=True) == OmegaConf.to_container(ran, resolve=True)
     command = (folder / "s/experiment/best.yaml").read_text().splitlines()[2].removeprefix("#   python ").split()
     done = subprocess.run(
@@ -98,32 +97,49 @@ def test_a_search_that_is_done_runs_nothing_again(found):
     code, out, errors = here(tune, *ASKED, "tune.seeds=2", at=folder)
     assert code == 0, errors
     assert drawn(folder) == before
-    assert "trial 1 of 8" not in out and ", seed 1: " not in out
+    assert "trial 1 of 5" not in out and ", seed 1: " not in out
 
 
-def test_killed_and_started_again_by_two_processes_it_has_every_trial_once(found, tmp_path):
-    """kill -9 in a trial; what is drawn until then, and the trial that was cut, are those of a search that was not."""
-    (tmp_path / "space.yaml").write_text(SPACE)
+def killed_in_the_second_trial(folder):
+    """A search that ended by kill -9; the command that began it, and what was drawn until then."""
+    (folder / "space.yaml").write_text(SPACE)
     words = [sys.executable, "-m", "dqn.tune", *ASKED, "tune.seeds=0"]
-    first = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    first = subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, text=True)
     assert first.stdout is not None
-    while "trial 2 of 8" not in (line := first.stdout.readline()):
+    while "trial 1 of 5" not in (line := first.stdout.readline()):
         assert line, "it ended by itself"
-    place = tmp_path / "s/trials/3"
+    place = folder / "s/trials/2"
     for _ in range(1000):
         if place.exists():
             break
         time.sleep(0.01)
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
-    before = drawn(tmp_path)
+    before = drawn(folder)
+    assert [state for _, _, state, _ in before][1:] == ["RUNNING"]
+    return words, before
+
+
+def test_killed_and_started_again_it_is_the_search_that_was_not_killed(found, tmp_path):
+    _, before = killed_in_the_second_trial(tmp_path)
+    code, out, errors = here(tune, *ASKED, "tune.seeds=0", at=tmp_path)
+    assert code == 0, errors
+    assert "trial 1 of 5" not in out and "trial 2 of 5" in out
+    after = drawn(tmp_path)
+    assert after[0] == before[0]
+    assert after == drawn(found[0])
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_by_two_processes_it_has_every_trial_once(found, tmp_path):
+    words, before = killed_in_the_second_trial(tmp_path)
     done = subprocess.run([*words, "tune.jobs=2"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    after, whole = drawn(tmp_path), drawn(found[0])
-    assert len(after) == 8 and [state for _, _, state, _ in after].count("RUNNING") == 0
-    assert after[:2] == before[:2] == whole[:2]
-    assert after[2] == whole[2]
-    assert "trial 1 of 8" not in done.stdout and "trial 3 of 8" in done.stdout
+    after = drawn(tmp_path)
+    assert [number for number, *_ in after] == [0, 1, 2, 3, 4]
+    assert "RUNNING" not in [state for _, _, state, _ in after]
+    assert after[0] == before[0] and after[1] == drawn(found[0])[1]
+    assert [done.stdout.count(f"trial {number} of 5: ") for number in range(1, 6)] == [0, 1, 1, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -147,7 +163,8 @@ def test_killed_and_started_again_by_two_processes_it_has_every_trial_once(found
 )
 def test_what_is_wrong_is_said_in_one_sentence(tmp_path, words, says):
     spaces = {
-        "empty": "", "unknown": "optimizer.lrr: [1, 2]", "choice": "head: [quantil]", "range": "gamma: {low: 1, high: 0}",
+        "empty": "", "unknown": "optimizer.lrr: [1, 2]", "choice": "head: [quantil]",
+        "range": "gamma: {low: 1, high: 0}",
     }  # fmt: skip
     for name, text in spaces.items():
         (tmp_path / f"{name}.yaml").write_text(text)
@@ -171,13 +188,13 @@ def test_every_space_is_over_options_and_names_its_source(name):
 
 
 def test_a_trial_that_falls_behind_is_pruned(tmp_path):
-    """Halving keeps one of four at each rung, so of nine trials some end before their steps are done."""
+    """Halving keeps one of four at each rung, so of seven trials some end before their steps are done."""
     (tmp_path / "space.yaml").write_text("optimizer.lr: {low: 1.0e-4, high: 1.0e-2, log: true}\n")
-    code, out, errors = here(tune, *ASKED, "tune.trials=9", "tune.pruner=halving", "tune.seeds=0", at=tmp_path)
+    code, out, errors = here(tune, *ASKED, "tune.trials=7", "tune.pruner=halving", "tune.seeds=0", at=tmp_path)
     assert code == 0, errors
     pruned = [trial for trial in trials(tmp_path) if trial.state.name == "PRUNED"]
     assert pruned
-    assert f"trial {pruned[0].number + 1} of 9: pruned at " in out
+    assert f"trial {pruned[0].number + 1} of 7: pruned at " in out
 
 
 @pytest.mark.parametrize(
