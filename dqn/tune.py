@@ -495,7 +495,8 @@ def write_best(search: Search, values: Mapping[str, Any], best: "FrozenTrial") -
 
     groups = {path.name for path in CONF.iterdir() if path.is_dir()}
     pair = str(OmegaConf.select(run_config(search.directory / "trials" / str(best.number + 1)), "tuned.for_pair"))
-    base = [pair] if (CONF / "experiment" / f"{pair}.yaml").is_file() else []  # whose place this experiment takes
+    there = pair != "none" and (CONF / "experiment" / f"{pair}.yaml").is_file()
+    base = [pair] if there else []  # whose place this experiment takes
     chosen = [{f"override /{option}": value} for option, value in values.items() if option in groups]
     numbers: dict[str, Any] = {}
     for option, value in values.items():
