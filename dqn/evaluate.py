@@ -4,7 +4,7 @@ import json
 import sys
 
 from dqn.agent import load
-from dqn.config.cli import front_door, names, real, say, text, verb_options, whole
+from dqn.config.cli import names, real, say, text, verb, verb_options, whole
 from dqn.tracking.checkpoint import write_text
 
 OPTIONS = {
@@ -32,7 +32,7 @@ def evaluate() -> None:
 
 
 def main() -> None:
-    front_door(evaluate)
+    verb(evaluate)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from dqn.agent import configuration, load, trained
-from dqn.config.cli import front_door, names, real, run_config, run_directory, say, text, verb_options, whole
+from dqn.config.cli import names, real, run_config, run_directory, say, text, verb, verb_options, whole
 from dqn.device import choose_device
 from dqn.errors import UsageError
 
@@ -82,7 +82,7 @@ def export_language(directory: Path, folder: Path, given: dict[str, Any]) -> Non
 
 
 def main() -> None:
-    front_door(export)
+    verb(export)
 
 
 if __name__ == "__main__":

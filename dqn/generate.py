@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from dqn.agent import configuration, trained
-from dqn.config.cli import front_door, names, real, run_directory, say, text, verb_options, whole
+from dqn.config.cli import names, real, run_directory, say, text, verb, verb_options, whole
 from dqn.device import choose_device
 from dqn.envs.prompts import Prompt
 from dqn.errors import UsageError
@@ -132,7 +132,7 @@ def page(written: dict[str, Sequence[Text]]) -> str:
 
 
 def main() -> None:
-    front_door(generate)
+    verb(generate)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from dqn.agent import Agent, load
-from dqn.config.cli import front_door, names, say, text, verb_options, whole
+from dqn.config.cli import names, say, text, verb, verb_options, whole
 from dqn.config.trust import modules_to_trust
 from dqn.errors import UsageError
 from dqn.reports.card import card
@@ -113,7 +113,7 @@ def write_results(agent: Agent, run: Record, evaluation: dict[str, Any] | None, 
 
 
 def main() -> None:
-    front_door(pack)
+    verb(pack)
 
 
 if __name__ == "__main__":

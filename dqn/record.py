@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from dqn.agent import load
-from dqn.config.cli import front_door, names, real, say, text, verb_options, whole
+from dqn.config.cli import names, real, say, text, verb, verb_options, whole
 
 OPTIONS = {
     "run": text, "out": text, "episodes": whole(1), "steps": whole(1), "seed": whole(0), "epsilon": real(0, 1),
@@ -40,7 +40,7 @@ def record() -> None:
 
 
 def main() -> None:
-    front_door(record)
+    verb(record)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
-from dqn.config.cli import front_door, names, plain_options, run_config, say
+from dqn.config.cli import names, plain_options, run_config, say, verb
 from dqn.errors import UsageError
 from dqn.reports.records import record, runs_below
 from dqn.reports.statistics import interval
@@ -242,7 +242,7 @@ def _end(wrong: Sequence[str]) -> None:
 
 
 def main() -> None:
-    front_door(report)
+    verb(report)
 
 
 if __name__ == "__main__":

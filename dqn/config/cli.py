@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from dqn import __version__
 from dqn.config.trust import check_parts, check_stored
 from dqn.errors import RunError, UsageError
 
@@ -341,6 +342,14 @@ def front_door(job: Callable[[], Any]) -> Any:
         fail(str(error), 1)
     except BrokenPipeError:
         os._exit(0)
+
+
+def verb(job: Callable[[], Any]) -> None:
+    """A verb that reads its own options: each answers --version."""
+    if "--version" in sys.argv[1:]:
+        say(f"dqn {__version__}")
+    else:
+        front_door(job)
 
 
 def _file(error: OSError) -> str:
