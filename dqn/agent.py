@@ -34,7 +34,7 @@ from dqn.ops.schedules import Constant
 from dqn.programs import as_written
 from dqn.seeding import parameter_hash
 from dqn.state import part
-from dqn.tracking.checkpoint import Checkpoints, Snapshot, write_text
+from dqn.tracking.checkpoint import Checkpoints, Snapshot, write_bytes, write_text
 from dqn.tracking.logger import read_table, text_log
 from dqn.types import Spec
 
@@ -220,7 +220,7 @@ class Agent:
         over `episodes`. A student of algorithm=distill is compared with its teacher, where that run is still there.
         Errors: UsageError; RunError where a file says something else than the network to `tolerance`.
         """
-        from dqn.exported import export  # needs libraries that acting does not
+        from dqn.exports.folder import export  # needs libraries that acting does not
 
         if "model" in self.cfg.env:
             raise UsageError("A guided language model is exported by python -m dqn.export run=RUN to=FOLDER.")
@@ -247,6 +247,43 @@ class Agent:
         twin.device, twin.network = torch.device("cpu"), copy.deepcopy(self.network).to("cpu").requires_grad_(False)
         twin.network.precision = None
         return twin
+
+    def record(
+        self,
+        path: str | Path | None = None,
+        episodes: int = 3,
+        seed: int | None = None,
+        epsilon: float = 0.0,
+        steps: int | None = None,
+    ) -> dict[str, Any]:
+        """Play episodes and write them to the directory `path` as an mp4 and a GIF, the value of each action drawn
+        beside every frame; `video` in the run's directory unless told. At most `steps` decisions, else 3,000.
+
+        The result holds `returns`, `lengths`, `cut` (the last episode was) and `files`. Errors: UsageError where there
+        is nothing to be seen.
+        """
+        from dqn.config.recorder import MOST, Recorder
+
+        if path is None and self.directory is None:
+            raise UsageError(
+                "This agent has no directory of its own: say where its recording goes, agent.record(PATH)."
+            )
+        place = Path(path) if path is not None else cast(Path, self.directory) / "video"
+        with one_sentence(), same_process(), text_log(None, logging.WARNING), self._environment():
+            recorder = Recorder(self.cfg, self.network, self.device, epsilon)
+            try:
+                place.mkdir(parents=True, exist_ok=True)
+                file = place / f"{self.counters['env_steps']}-steps.mp4"
+                played, frames = recorder.record(file, episodes, self.cfg.seed if seed is None else seed, steps or MOST)
+            finally:
+                recorder.close()
+        write_bytes(file.with_suffix(".gif"), frames.gif())
+        return {
+            "returns": played.returns,
+            "lengths": played.lengths,
+            "cut": played.cut,
+            "files": [file, file.with_suffix(".gif")],
+        }
 
     def save(self, path: str | Path) -> None:
         """Write the agent to a directory that `dqn.load` opens: configuration, spaces and weights, no replay memory.

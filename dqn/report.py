@@ -1,4 +1,4 @@
-"""Compare finished runs: python -m dqn.report RUN [RUN …] prints a table, the best first."""
+"""Compare runs: python -m dqn.report RUN [RUN …] prints a table, the best first; out=DIR writes a page of pictures."""
 
 import json
 import shutil
@@ -11,10 +11,20 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
-from dqn.config.cli import front_door, plain_options, run_config, say
+from dqn.config.cli import front_door, names, plain_options, run_config, say
 from dqn.errors import UsageError
+from dqn.reports.records import record, runs_below
+from dqn.reports.statistics import interval
 
-USAGE = "usage: python -m dqn.report RUN [RUN …]"
+USAGE = "usage: python -m dqn.report RUN [RUN …] [out=DIR] [by=algorithm]"
+OPTIONS = ("out", "by")
+HELP = """\
+A table of finished runs, the best first, with a column for what they differ in. A directory that holds runs, as that of
+a sweep, stands for all of them. A run whose name begins with out= or by= is written ./out=…
+
+  out=DIR  write report.html, one page that needs nothing else, and its pictures as PNGs: learning curves and scores
+           with intervals over seeds, profiles, probability of improvement, differences, time, warnings, recordings
+  by=KEY   what makes a group of runs on the page, any option: algorithm, n_step, [algorithm,gamma]"""
 FIRST = ("algorithm", "env")  # what a table names before anything else
 
 
@@ -89,7 +99,7 @@ def table(directories: Sequence[Path]) -> str:
         return "No finished run (a directory with a result.json) was found."
     known = all(run.known is not None for run in runs)
     runs.sort(key=lambda run: _rank(run.known[0] if known and run.known else -run.mean))
-    names = columns(runs)
+    options = columns(runs)
     heads = [*(("max |Q−Q*|", "mean |Q−Q*|") if known else ()), "return", "±", "seconds", "run"]
     numbers = [
         [
@@ -101,7 +111,7 @@ def table(directories: Sequence[Path]) -> str:
         ]
         for run in runs
     ]
-    shown, left_out = _fitting(names, runs, [heads, *numbers])
+    shown, left_out = _fitting(options, runs, [heads, *numbers])
     lines = [
         [*shown, *heads],
         *([*(run.options.get(n, "") for n in shown), *n_] for run, n_ in zip(runs, numbers, strict=True)),
@@ -109,8 +119,8 @@ def table(directories: Sequence[Path]) -> str:
     said = [_aligned(lines)]
     if left_out:
         said.append(textwrap.fill(f"They differ in {', '.join(left_out)}, too.", _width()))
-    if "seed" in names:
-        said.append(_over_seeds(runs, [name for name in names if name != "seed"], shown))
+    if "seed" in options:
+        said.append(_over_seeds(runs, [name for name in options if name != "seed"], shown))
     return "\n\n".join(said)
 
 
@@ -143,19 +153,6 @@ def _over_seeds(runs: Sequence[Finished], names: Sequence[str], shown: Sequence[
     return _aligned(lines)
 
 
-def interval(scores: Sequence[float]) -> tuple[float, float, float]:
-    """The interquartile mean of some scores with the ends of its 95 % bootstrap interval; of equal ones, that score."""
-    from scipy import stats  # half a second of import
-
-    middle = float(stats.trim_mean(scores, 0.25))
-    if len({*scores}) < 2 or not all(map(isfinite, scores)):
-        return middle, middle, middle
-    found = stats.bootstrap(
-        (scores,), lambda x, axis: stats.trim_mean(x, 0.25, axis=axis), rng=0, method="percentile"
-    ).confidence_interval
-    return middle, float(found.low), float(found.high)
-
-
 def _fitting(
     names: Sequence[str], runs: Sequence[Finished], others: Sequence[Sequence[str]]
 ) -> tuple[list[str], list[str]]:
@@ -181,21 +178,64 @@ def _aligned(lines: Sequence[Sequence[str]]) -> str:
 
 
 def report() -> None:
-    """The verb: the table, then what is wrong with directories that are not in it (exit code 1)."""
+    """The verb: the table, the page where one is asked for, then what is wrong with directories that are in neither
+    (exit code 1)."""
     arguments = sys.argv[1:]
     if {"-h", "--help"} & {*arguments}:
-        say(f"{USAGE}\n\nA table of finished runs, the best first, with a column for what they differ in.")
+        say(f"{USAGE}\n\n{HELP}")
         return
-    if not arguments:
+    given = {name: value for name, _, value in (a.partition("=") for a in arguments) if name in OPTIONS}
+    directories = runs_below([Path(one) for one in arguments if one.partition("=")[0] not in OPTIONS])
+    if not directories:
         raise UsageError(f"No run was named; {USAGE}.")
+    if given.get("out") == "":
+        raise UsageError("out= names no directory: write out=DIR.")
+    if "by" in given and "out" not in given:
+        raise UsageError("by= groups the runs of a page: name its directory, too, with out=DIR.")
+    whole, wrong = _whole(directories)
+    if "out" not in given:
+        say(table(whole))
+        _end(wrong)
+    else:
+        if whole:
+            say(table(whole))
+        _end(_page(directories, Path(given["out"]), names("by", given.get("by", ""))))
+
+
+def _whole(directories: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """The directories of finished runs, and what is wrong with the others."""
     whole, wrong = [], []
-    for directory in map(Path, arguments):
+    for directory in directories:
         try:
             read(directory)
             whole.append(directory)
         except UsageError as error:
             wrong.append(str(error).rstrip("."))
-    say(table(whole))
+    return whole, wrong
+
+
+def _page(directories: Sequence[Path], out: Path, by: Sequence[str]) -> list[str]:
+    """Write the page of all runs, finished or not; what is wrong with the directories that hold none."""
+    from dqn.reports.comparison import compare
+    from dqn.reports.page import write_page
+
+    records, wrong = [], []
+    for directory in directories:
+        try:
+            records.append(record(directory))
+        except UsageError as error:
+            wrong.append(str(error).rstrip("."))
+    if not records:
+        raise UsageError(f"{'; '.join(wrong)}: there is nothing to report.")
+    page = write_page(compare(records, by), out)
+    say(f"\nThe page is {page.resolve()}")
+    unfinished = sum(not one.finished for one in records)
+    if unfinished:
+        say(f"Runs without a result: {unfinished} of {len(records)}; the page says why.")
+    return wrong
+
+
+def _end(wrong: Sequence[str]) -> None:
     if wrong:
         say(f"error: {'; '.join(wrong)}.", sys.stderr)
         sys.exit(1)

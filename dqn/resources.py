@@ -1,6 +1,8 @@
-"""What the machine has left: memory, a container's limit included, and cores."""
+"""The machine: what it is, and what it has left of memory, a container's limit included, and cores."""
 
 import os
+import platform
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +25,16 @@ def resident_memory() -> int:
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine() -> dict[str, str | int | float]:
+    """What a run was made on, for its result: processor, cores, memory and system."""
+    cpu = platform.processor() or platform.machine()
+    with suppress(OSError):
+        found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+        cpu = found[1] if found else cpu
+    memory = round(psutil.virtual_memory().total / 2**30, 1)
+    return {"cpu": cpu, "cores": cores(), "memory_gb": memory, "system": platform.platform()}
 
 
 def _container() -> Iterator[int]:

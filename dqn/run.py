@@ -33,6 +33,7 @@ from dqn.config.trust import modules_to_trust
 from dqn.envs.passed import FROM_PYTHON
 from dqn.errors import RunError, UsageError
 from dqn.processes import SIGNALS, kill_children
+from dqn.resources import machine
 from dqn.seeding import parameter_hash
 from dqn.tracking.checkpoint import write_text
 from dqn.tracking.logger import text_log
@@ -224,6 +225,7 @@ def finish(cfg: DictConfig, run: build.Run, kept: bool) -> dict[str, Any]:
         "parameter_hash": parameter_hash(trainer.learner.online.state_dict()),
         "device": str(run.device),
         "engine": trainer.engine.why,
+        "machine": machine() | ({"gpu": torch.cuda.get_device_name(run.device)} if run.device.type == "cuda" else {}),
         "versions": {
             "dqn": __version__,
             "python": platform.python_version(),

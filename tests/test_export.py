@@ -247,7 +247,7 @@ def test_files_that_differ_more_than_allowed_fail(place, cartpole):
 
 def test_int8_that_loses_the_return_is_refused(place, cartpole, monkeypatch):
     """The files are gone; policy.onnx and its numbers stay."""
-    from dqn import exported as module
+    from dqn.exports import folder as module
 
     def worse(agent, session, episodes):
         value = 100.0 if session.path.name == "policy.onnx" else 94.0
@@ -286,7 +286,7 @@ def test_a_network_that_cannot_be_written_down_is_refused_in_a_sentence(tmp_path
     """As a part of one's own that looks at numbers: the cause, and no pages of advice to torch's developers."""
     from torch import nn
 
-    from dqn.onnx_files import write
+    from dqn.exports.onnx_files import write
 
     class Looking(nn.Module):
         input_names, output_names = ("observation",), ("q",)
@@ -308,7 +308,7 @@ def test_a_missing_library_is_named(place, cartpole, monkeypatch):
 
 
 def test_onnxruntime_reports_nothing_from_this_package_either(place):
-    ran_at_home("from dqn.onnx_files import library; library('onnxruntime').SessionOptions()", place)
+    ran_at_home("from dqn.exports.onnx_files import library; library('onnxruntime').SessionOptions()", place)
 
 
 @pytest.mark.parametrize("recipe", mostly_slow(RECIPES, ["tabular"]))

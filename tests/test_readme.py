@@ -32,6 +32,7 @@ BRIEF = {
     "dqn.train": ["steps=300", "tracking.final_episodes=1"],
     "dqn.evaluate": ["episodes=2"],
     "dqn.export": ["episodes=2", "drop=1"],
+    "dqn.record": ["steps=20"],
 }
 
 
@@ -56,7 +57,8 @@ def run(empty, command):
 
 def needed(command):
     """The runs that a command speaks of."""
-    return re.findall(r"(?<!\.)(?:run|resume|replay\.path|init_from|teacher)=(runs/\S+)", command)
+    before = r"(?:(?<!\.)(?:run|resume|replay\.path|init_from|teacher|repeat)=|dqn\.report )"
+    return re.findall(before + r"(runs/\S+)", command)
 
 
 @pytest.mark.parametrize("command", [*dict.fromkeys(c for c in COMMANDS if c.startswith("python -m dqn"))])

@@ -14,6 +14,7 @@ from dqn.config import collectors, parts
 from dqn.config.automatic import refuse_unused
 from dqn.config.compatible import check_compatible, warnings
 from dqn.config.evaluator import Evaluator
+from dqn.config.recorder import Filming
 from dqn.config.schema import check
 from dqn.config.summary import plan, summary
 from dqn.device import choose_device, choose_place, flush_denormals
@@ -37,8 +38,11 @@ class Run:
     device: torch.device
     summary: str
     warnings: list[str]
+    filming: Sequence[Filming] = ()
 
     def close(self) -> None:
+        for filming in self.filming:
+            filming.close()
         self.trainer.logger.close()
         self.trainer.evaluate.close()
         self.trainer.collector.close()
@@ -95,15 +99,16 @@ def _wire(
     learner = parts.learner(cfg, online, spec, device, programs.update)
     actor = parts.actor(cfg, online, device, envs.num_envs, programs.act)
     collector = collectors.make_collector(cfg, envs, actor, memory.ring.rows, programs.tick)
+    filming = [Filming(cfg, online, device)] if cfg.tracking.get("video_every") else []
     trainer = Trainer(
         collector=collector, actor=actor, memory=memory, learner=learner,
         update=flush_denormals(_update(memory, learner, programs, device)),
         evaluate=Evaluator(cfg, online, device, parts.acting_program(cfg, device), envs, optimal, progress),
         times=times, seed=seed, gamma=cfg.gamma, directory=directory, logger=Logger(directory, purge_step),
-        engine=engine, callbacks=callbacks, progress=progress,
+        engine=engine, callbacks=[*filming, *callbacks], progress=progress,
     )  # fmt: skip
     shown = summary(parts.with_dense_layer(cfg, envs.spec), envs, memory_plan, why, engine.why, directory)
-    return Run(trainer, envs.id, device, shown, warnings(cfg, learner.lr_schedule, envs))
+    return Run(trainer, envs.id, device, shown, warnings(cfg, learner.lr_schedule, envs), filming)
 
 
 def _programs(engine: Engine, place: torch.device) -> Programs:

@@ -202,6 +202,7 @@ OPTIONS = {
     "tracking.evaluate_envs": whole(1, 10_000),
     "tracking.evaluate_epsilon": real(0, 1),
     "tracking.evaluate_cap": whole(1),
+    "tracking.video_every": whole(there=False),
     "tracking.info": listed(str, "[is_success,cost]", there=False),
     "tuned": section(),
     "tuned.for_env": text(),

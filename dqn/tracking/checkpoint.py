@@ -93,12 +93,17 @@ def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
+    """`write_bytes` of a text."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Write a whole file or nothing: a new temporary file, fsync, rename. No link is followed."""
     temporary = path.with_name(path.name + ".tmp")
     with _naming(path):
         temporary.unlink(missing_ok=True)
-        with temporary.open("x", encoding="utf-8") as file:
-            file.write(text)
+        with temporary.open("xb") as file:
+            file.write(content)
         _sync(temporary)
         temporary.replace(path)
         _sync(path.parent)

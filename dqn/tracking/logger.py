@@ -123,7 +123,8 @@ def read_table(directory: Path) -> list[dict[str, Any]]:
     rows: dict[int, dict[str, Any]] = {}
     path = directory / Table.FILE
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
-        with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that a killed process left unfinished
+        # a line that a killed process left unfinished, or none of ours
+        with contextlib.suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
             row = json.loads(line)
             rows.setdefault(int(row["env_steps"]), {}).update(row)
     return [rows[env_steps] for env_steps in sorted(rows)]
@@ -163,6 +164,18 @@ class Logger:
             for tag, value in values.items():
                 self.writer.add_scalar(tag, value, env_steps)
             self.table.write(values, env_steps)
+
+    def gif(self, tag: str, gif: bytes, shape: tuple[int, int], env_steps: int) -> None:
+        """A GIF of height and width `shape`, which TensorBoard plays among its images."""
+        from tensorboard.compat.proto import summary_pb2
+
+        Summary: Any = summary_pb2.Summary  # pyright: ignore[reportAttributeAccessIssue]  # which protobuf makes
+
+        height, width = shape
+        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif)
+        with self._writing():
+            summary = Summary(value=[Summary.Value(tag=tag, image=image)])
+            self.writer._get_file_writer().add_summary(summary, env_steps)
 
     def text(self, tag: str, text: str) -> None:
         with self._writing():

@@ -23,14 +23,14 @@ from dqn.envs.interface import Interface
 from dqn.envs.last_step import LastStep
 from dqn.envs.passed import FROM_PYTHON
 from dqn.errors import RunError, UsageError
-from dqn.onnx_files import Session, library, quantize, write
-from dqn.policy import CORE_STATE, Policy
+from dqn.exports.onnx_files import Session, library, quantize, write
+from dqn.exports.policy import CORE_STATE, Policy
 from dqn.types import ILLEGAL
 
 OBSERVATIONS, ENVIRONMENTS = 1000, 8  # how many are compared, and how many environments show them side by side
 RANDOM = 0.1  # of the actions on the way to them are drawn at random: states that the policy alone would never see
 ONNX, PROGRAM, ABOUT, ACT = "policy.onnx", "policy.pt2", "export.json", "act.py"
-STANDALONE = Path(__file__).with_name("standalone.py")  # what becomes act.py
+STANDALONE = Path(__file__).with_name("act.py")  # what becomes act.py
 Outputs = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dqn.errors import UsageError
-from dqn.policy import Policy
+from dqn.exports.policy import Policy
 from dqn.types import ILLEGAL, Values
 
 log = logging.getLogger("dqn")

@@ -1,0 +1,1 @@
+"""Reports: what runs have left in their directories, compared, drawn and written as one page."""
