@@ -344,12 +344,15 @@ def front_door(job: Callable[[], Any]) -> Any:
         os._exit(0)
 
 
-def verb(job: Callable[[], Any]) -> None:
-    """A verb that reads its own options: each answers --version."""
-    if "--version" in sys.argv[1:]:
+def verb(job: Callable[[list[str]], Any], usage: str) -> None:
+    """A verb that reads its options itself from the arguments it is given; each answers --help and --version."""
+    arguments = sys.argv[1:]
+    if "--version" in arguments:
         say(f"dqn {__version__}")
+    elif {"-h", "--help"} & {*arguments}:
+        say(usage)
     else:
-        front_door(job)
+        front_door(lambda: job(arguments))
 
 
 def _file(error: OSError) -> str:
