@@ -1,10 +1,9 @@
 """Evaluate a run's newest checkpoint: python -m dqn.evaluate run=RUN episodes=100."""
 
 import json
-import sys
 
 from dqn.agent import load
-from dqn.config.cli import front_door, names, real, say, text, verb_options, whole
+from dqn.config.cli import names, real, say, text, verb, verb_options, whole
 from dqn.tracking.checkpoint import write_text
 
 OPTIONS = {
@@ -16,12 +15,9 @@ USAGE = (
 )
 
 
-def evaluate() -> None:
+def evaluate(arguments: list[str]) -> None:
     """Whole episodes with raw rewards; writes `evaluation.json` beside the run's result and changes nothing else."""
-    if {"-h", "--help"} & {*sys.argv[1:]}:
-        say(USAGE)
-        return
-    given = verb_options(sys.argv[1:], USAGE, OPTIONS, "run")
+    given = verb_options(arguments, USAGE, OPTIONS, "run")
     agent = load(given["run"], given.get("device", "auto"), given.get("trust", ()))
     assert agent.directory is not None
     directory = agent.directory
@@ -32,7 +28,7 @@ def evaluate() -> None:
 
 
 def main() -> None:
-    front_door(evaluate)
+    verb(evaluate, USAGE)
 
 
 if __name__ == "__main__":

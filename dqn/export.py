@@ -1,7 +1,6 @@
 """Take an agent away: python -m dqn.export run=RUN to=FOLDER writes ONNX, or of a language run a stock checkpoint."""
 
 import json
-import sys
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import torch
 
 from dqn.agent import configuration, load, trained
-from dqn.config.cli import front_door, names, real, run_config, run_directory, say, text, verb_options, whole
+from dqn.config.cli import names, real, run_config, run_directory, say, text, verb, verb_options, whole
 from dqn.device import choose_device
 from dqn.errors import UsageError
 
@@ -22,12 +21,9 @@ USAGE = (
 )
 
 
-def export() -> None:
+def export(arguments: list[str]) -> None:
     """The verb."""
-    if {"-h", "--help"} & {*sys.argv[1:]}:
-        say(USAGE)
-        return
-    given = verb_options(sys.argv[1:], USAGE, OPTIONS, "run")
+    given = verb_options(arguments, USAGE, OPTIONS, "run")
     if not given.get("to"):
         raise UsageError(f"No folder was named; {USAGE}.")
     folder = Path(given["to"])
@@ -82,7 +78,7 @@ def export_language(directory: Path, folder: Path, given: dict[str, Any]) -> Non
 
 
 def main() -> None:
-    front_door(export)
+    verb(export, USAGE)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from dqn.agent import configuration, trained
-from dqn.config.cli import front_door, names, real, run_directory, say, text, verb_options, whole
+from dqn.config.cli import names, real, run_directory, say, text, verb, verb_options, whole
 from dqn.device import choose_device
 from dqn.envs.prompts import Prompt
 from dqn.errors import UsageError
@@ -48,12 +48,9 @@ class Stream:
         print(flush=True)
 
 
-def generate() -> None:
+def generate(arguments: list[str]) -> None:
     """Base and guided texts side by side, with their scores and what each token was worth."""
-    if {"-h", "--help"} & {*sys.argv[1:]}:
-        say(USAGE)
-        return
-    given = verb_options(sys.argv[1:], USAGE, OPTIONS, "run")
+    given = verb_options(arguments, USAGE, OPTIONS, "run")
     if not given.get("prompt"):
         raise UsageError(f"No prompt was named; {USAGE}.")
     if "kl" in given and "temperature" in given:
@@ -132,7 +129,7 @@ def page(written: dict[str, Sequence[Text]]) -> str:
 
 
 def main() -> None:
-    front_door(generate)
+    verb(generate, USAGE)
 
 
 if __name__ == "__main__":

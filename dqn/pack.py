@@ -1,7 +1,6 @@
 """Pack a trained agent into one folder that can be shared: python -m dqn.pack run=RUN to=DIR."""
 
 import json
-import sys
 from math import isfinite, nan
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from dqn.agent import Agent, load
-from dqn.config.cli import front_door, names, say, text, verb_options, whole
+from dqn.config.cli import names, say, text, verb, verb_options, whole
 from dqn.config.trust import modules_to_trust
 from dqn.errors import UsageError
 from dqn.reports.card import card
@@ -27,12 +26,9 @@ USAGE = (
 PLACES = ("init_from", "replay.path")  # options that name files of this machine
 
 
-def pack() -> None:
+def pack(arguments: list[str]) -> None:
     """Writes weights, configuration, spaces, result, recording and a card; the replay memory stays where it is."""
-    if {"-h", "--help"} & {*sys.argv[1:]}:
-        say(USAGE)
-        return
-    given = verb_options(sys.argv[1:], USAGE, OPTIONS, "run")
+    given = verb_options(arguments, USAGE, OPTIONS, "run")
     if not given.get("to"):
         raise UsageError(f"No folder was named; {USAGE}.")
     folder = Path(given["to"])
@@ -113,7 +109,7 @@ def write_results(agent: Agent, run: Record, evaluation: dict[str, Any] | None, 
 
 
 def main() -> None:
-    front_door(pack)
+    verb(pack, USAGE)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
 """Record what an agent does: python -m dqn.record run=RUN episodes=3 writes an mp4 and a GIF."""
 
 import os
-import sys
 from pathlib import Path
 
 from dqn.agent import load
-from dqn.config.cli import front_door, names, real, say, text, verb_options, whole
+from dqn.config.cli import names, real, say, text, verb, verb_options, whole
 
 OPTIONS = {
     "run": text, "out": text, "episodes": whole(1), "steps": whole(1), "seed": whole(0), "epsilon": real(0, 1),
@@ -17,12 +16,9 @@ USAGE = (
 )
 
 
-def record() -> None:
+def record(arguments: list[str]) -> None:
     """Plays greedy episodes and draws the value of each action beside every frame; nothing else of the run changes."""
-    if {"-h", "--help"} & {*sys.argv[1:]}:
-        say(USAGE)
-        return
-    given = verb_options(sys.argv[1:], USAGE, OPTIONS, "run")
+    given = verb_options(arguments, USAGE, OPTIONS, "run")
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures are made without a display
     agent = load(given["run"], given.get("device", "auto"), given.get("trust", ()))
     found = agent.record(
@@ -40,7 +36,7 @@ def record() -> None:
 
 
 def main() -> None:
-    front_door(record)
+    verb(record, USAGE)
 
 
 if __name__ == "__main__":

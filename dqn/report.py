@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
-from dqn.config.cli import front_door, names, plain_options, run_config, say
+from dqn.config.cli import names, plain_options, run_config, say, verb
 from dqn.errors import UsageError
 from dqn.reports.records import record, runs_below
 from dqn.reports.statistics import interval
@@ -177,13 +177,9 @@ def _aligned(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in lines)
 
 
-def report() -> None:
+def report(arguments: list[str]) -> None:
     """The verb: the table, the page where one is asked for, then what is wrong with directories that are in neither
     (exit code 1)."""
-    arguments = sys.argv[1:]
-    if {"-h", "--help"} & {*arguments}:
-        say(f"{USAGE}\n\n{HELP}")
-        return
     given = {name: value for name, _, value in (a.partition("=") for a in arguments) if name in OPTIONS}
     directories = runs_below([Path(one) for one in arguments if one.partition("=")[0] not in OPTIONS])
     if not directories:
@@ -242,7 +238,7 @@ def _end(wrong: Sequence[str]) -> None:
 
 
 def main() -> None:
-    front_door(report)
+    verb(report, f"{USAGE}\n\n{HELP}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,14 @@ def test_what_others_call_an_option_is_understood(typed, meant):
         assert any((CONF / meant.partition(".")[0]).glob("*.yaml")) or meant == "init_from"
     elif typed not in known:
         assert nearest(typed, known) == f" (did you mean {meant}?)"
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "report", "export", "record", "pack", "generate"])
+def test_every_verb_says_its_version_and_how_it_is_used(name):
+    verb = import_module(f"dqn.{name}")
+    assert here(verb, "--version")[:2] == (0, f"dqn {dqn.__version__}\n")
+    code, out, _ = here(verb, "--help")
+    assert code == 0 and f"dqn.{name}" in out
 
 
 def test_what_others_call_a_choice_is_there():

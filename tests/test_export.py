@@ -26,7 +26,7 @@ RUN = [
 ]  # fmt: skip
 ATARI = [
     "env=atari", "env.num_envs=2", "steps=60", "learning_starts=30", "replay.capacity=200", "replay.batch_size=4",
-    "env.max_episode_steps=null",
+    "env.max_episode_steps=null", "tracking.final_episodes=0",
 ]  # fmt: skip
 OWN = {  # the world of a recipe, and small numbers for it
     "tabular": ["env=chain", "learning_starts=0"],

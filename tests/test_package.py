@@ -48,8 +48,9 @@ def test_the_wheel_holds_the_configuration_and_nothing_of_the_tests(wheel):
     assert {"dqn/conf/config.yaml", "dqn/conf/algorithm/dqn.yaml", "dqn/train.py"} <= set(names)
     assert not [name for name in names if name.startswith(("tests", "scripts", "conf"))]
     scripts = zipfile.ZipFile(wheel).read(next(n for n in names if n.endswith("entry_points.txt"))).decode()
-    assert "dqn-train" in scripts
-    assert "dqn-evaluate" in scripts
+    assert {line.partition(" = ")[0] for line in scripts.splitlines() if " = " in line} == {
+        f"dqn-{verb}" for verb in ("train", "evaluate", "report", "export", "record", "pack", "generate")
+    }
 
 
 def test_a_bar_on_a_terminal_and_plain_lines_elsewhere(tmp_path):

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from dqn import __version__
 from dqn.config.trust import check_parts, check_stored
 from dqn.errors import RunError, UsageError
 
@@ -343,6 +344,17 @@ def front_door(job: Callable[[], Any]) -> Any:
         fail(str(error), 1)
     except BrokenPipeError:
         os._exit(0)
+
+
+def verb(job: Callable[[list[str]], Any], usage: str) -> None:
+    """A verb that reads its options itself from the arguments it is given; each answers --help and --version."""
+    arguments = sys.argv[1:]
+    if "--version" in arguments:
+        say(f"dqn {__version__}")
+    elif {"-h", "--help"} & {*arguments}:
+        say(usage)
+    else:
+        front_door(lambda: job(arguments))
 
 
 def _file(error: OSError) -> str:
