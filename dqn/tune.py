@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import shutil
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from dqn.config.cli import CONF, check_arguments, front_door, nearest, run_config, say, text, whole
+from dqn.config.cli import CONF, check_arguments, front_door, nearest, run_config, say, text, verb, whole
 from dqn.config.resume import claimed
 from dqn.errors import RunError, UsageError
 from dqn.processes import end_with_parent
@@ -178,12 +177,8 @@ def check_space(space: Mapping[str, Any], arguments: Sequence[str]) -> None:
         compose("config", overrides=words)
 
 
-def tune() -> None:
+def tune(arguments: list[str]) -> None:
     """Search, compare the best trial with the default on fresh seeds, and write what was found."""
-    arguments = sys.argv[1:]
-    if {"-h", "--help"} & {*arguments}:
-        say(HELP.format(spaces=", ".join(_spaces())))
-        return
     search = search_of(arguments)
     study = opened(search)
     say(
@@ -561,7 +556,7 @@ def importance(study: "Study") -> dict[str, float]:
 
 
 def main() -> None:
-    front_door(tune)
+    verb(tune, HELP.format(spaces=", ".join(_spaces())))
 
 
 if __name__ == "__main__":
