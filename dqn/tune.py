@@ -423,19 +423,35 @@ def end(search: Search, study: "Study") -> None:
     pruned = sum(trial.state.name == "PRUNED" for trial in trials)
     say(f"\n{len(trials)} trials: {len(trials) - pruned - len(failed)} finished, {pruned} pruned, {len(failed)} failed")
     for trial in failed:
-        say(f"  trial {trial.number + 1} failed: {trial.user_attrs.get('error', 'no reason is known')}")
+        why = "".join(c for c in str(trial.user_attrs.get("error", "no reason is known")) if c.isprintable())
+        say(f"  trial {trial.number + 1} failed: {why}")
     best = best_of(study)
     if best is None:
         raise RunError("No trial was finished: see what failed, and give the trials more steps or a narrower space.")
-    values = {}
-    for option, among in search.space.items():
-        found = best.params[option]
-        values[option] = next(v for v in among if _text(v) == found) if isinstance(among, list) else found
+    values = stored_values(search, best.params)
     write_best(search, values, best)
     write_pictures(search, study)
     if search.seeds:
         _in_processes(search, partial(run_fresh, values, best.number + 1))
         compare(search, best.number + 1)
+
+
+def stored_values(search: Search, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """What a study holds of a trial, as values of the space: the study is data, and may hold anything.
+
+    Errors: UsageError where a value is none of the space's.
+    """
+    values: dict[str, Any] = {}
+    for option, among in search.space.items():
+        found = stored.get(option)
+        if isinstance(among, list):
+            matching = [value for value in among if _text(value) == found]
+        else:
+            matching = [found] if _is_number(found) and among["low"] <= found <= among["high"] else []
+        if not matching:
+            raise UsageError(f"{search.directory / 'study.db'} is damaged ({option}): choose another tune.dir.")
+        values[option] = matching[0]
+    return values
 
 
 def run_fresh(values: Mapping[str, Any], trial: int, search: Search, worker: int = 0) -> None:

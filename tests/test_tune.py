@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from dqn import tune
 from dqn.config.cli import CONF, run_config
+from dqn.errors import UsageError
 
 optuna = pytest.importorskip("optuna", reason="the extra tune is not installed")
 
@@ -179,6 +180,18 @@ def test_a_directory_keeps_its_search(found):
     folder, _ = found
     code, _, errors = here(tune, *ASKED, "seed=3", at=folder)
     assert code == 2 and "holds a search with other options" in errors
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [{}, {"head": "quantile", "gamma": 2.0}, {"head": "x.y", "gamma": 0.9}, {"head": "quantile", "gamma": "x"}],
+)
+def test_a_study_is_data_and_gives_values_of_the_space_alone(tmp_path, stored):
+    space = {"head": ["quantile"], "gamma": {"low": 0.5, "high": 1.0}}
+    search = tune.Search((), 0, space, "own", tmp_path, 1, 1, "none", 0)
+    assert tune.stored_values(search, {"head": "quantile", "gamma": 0.9}) == {"head": "quantile", "gamma": 0.9}
+    with pytest.raises(UsageError, match=r"study.db is damaged"):
+        tune.stored_values(search, stored)
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "tune").glob("*.yaml")))
