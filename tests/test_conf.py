@@ -36,7 +36,7 @@ LANGUAGE = {  # what a language model is needed for: tests/test_language.py buil
 }  # fmt: skip
 CHOICES = [
     f"{group}={choice}" for group, choices in sorted(GROUPS.items()) for choice in choices
-    if group != "experiment" and f"{group}={choice}" not in LANGUAGE
+    if group not in ("experiment", "tune") and f"{group}={choice}" not in LANGUAGE
 ]  # fmt: skip
 
 

@@ -120,6 +120,8 @@ def nearest(name: str, known: list[str]) -> str:
 
 
 def _unknown(name: str) -> str:
+    if name.partition(".")[0] == "tune":
+        return f"{name} is an option of a search: python -m dqn.tune."
     if name.startswith(("env.kwargs", "env.wrappers")):
         return f"{name} is new: put a plus before it, +{name}=…"
     if name in (known := _known_names()):
