@@ -52,7 +52,7 @@ def train(
     with one_sentence(), _alone(), same_process():
         pairs = _pairs({name: value for name, value in named.items() if value is not None}, overrides)
         if resume is None:
-            cfg, task = _composed("config", [*_choice(given, pairs), *_arguments(pairs)])
+            cfg, task = composed("config", [*_choice(given, pairs), *_arguments(pairs)])
         else:
             cfg, task = _resumed(run_directory("resume", str(resume)), given, pairs, trust, env)
             directory = resume
@@ -204,7 +204,7 @@ def _resumed(
         trusted.append(given.module)
     arguments = _arguments(pairs)
     with _stored(directory, arguments, trusted):
-        return _composed(STORED, [*arguments, f"resume={quoted(directory)}"])
+        return composed(STORED, [*arguments, f"resume={quoted(directory)}"])
 
 
 @contextmanager
@@ -217,7 +217,7 @@ def _stored(directory: Path, arguments: list[str], trust: Sequence[str]) -> Iter
         ConfigStore.instance().repo.pop(f"{STORED}.yaml", None)
 
 
-def _composed(name: str, arguments: list[str]) -> tuple[DictConfig, list[str]]:
+def composed(name: str, arguments: list[str]) -> tuple[DictConfig, list[str]]:
     """The configuration that the command line would compose of these arguments, and the overrides of the run in them.
 
     Nothing in it refers to Hydra any more. Errors: UsageError.

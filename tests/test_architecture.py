@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "dqn"
 FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = {"networks", "replay", "acting", "learning", "envs", "execution", "tracking"}
-VERBS = {"train", "evaluate", "report", "generate", "export", "record", "pack", "tune"}
+VERBS = {"train", "evaluate", "report", "generate", "export", "record", "pack", "tune", "doctor"}
 LEVELS = [  # each imports from those above it alone, and rooms never import one another
     {"errors"},
     {"types", "resources", "processes", "seeding", "device", "state", "programs"},
@@ -25,7 +25,7 @@ LEVELS = [  # each imports from those above it alone, and rooms never import one
     {"agent"},
     {"run", "report"},
     {"sweep", "api"},
-    {"train", "evaluate", "generate", "export", "record", "pack", "tune"},
+    {"train", "evaluate", "generate", "export", "record", "pack", "tune", "doctor"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 READERS = {"config", "agent", "exports", "language", "reports", "api", "run", "sweep", *VERBS}  # of the configuration

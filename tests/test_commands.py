@@ -49,7 +49,9 @@ def test_what_others_call_an_option_is_understood(typed, meant):
         assert nearest(typed, known) == f" (did you mean {meant}?)"
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "report", "export", "record", "pack", "tune", "generate"])
+@pytest.mark.parametrize(
+    "name", ["train", "evaluate", "report", "export", "record", "pack", "tune", "doctor", "generate"]
+)
 def test_every_verb_says_its_version_and_how_it_is_used(name):
     verb = import_module(f"dqn.{name}")
     assert here(verb, "--version")[:2] == (0, f"dqn {dqn.__version__}\n")

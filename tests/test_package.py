@@ -49,7 +49,8 @@ def test_the_wheel_holds_the_configuration_and_nothing_of_the_tests(wheel):
     assert not [name for name in names if name.startswith(("tests", "scripts", "conf"))]
     scripts = zipfile.ZipFile(wheel).read(next(n for n in names if n.endswith("entry_points.txt"))).decode()
     assert {line.partition(" = ")[0] for line in scripts.splitlines() if " = " in line} == {
-        f"dqn-{verb}" for verb in ("train", "evaluate", "report", "export", "record", "pack", "tune", "generate")
+        f"dqn-{verb}"
+        for verb in ("train", "evaluate", "report", "export", "record", "pack", "tune", "doctor", "generate")
     }
 
 

@@ -339,7 +339,7 @@ def test_overrides_may_be_a_list_or_a_dict():
         "replay": "prioritized", "optimizer": {"lr": np.float64(0.001)}, "torso.hidden": (8, 8), "max_grad_norm": None,
         "env": {"kwargs": {"sutton_barto_reward": True}}, "device": "cpu",
     }  # fmt: skip
-    found = [api._composed("config", api._arguments(api._pairs({}, given)))[0] for given in (text, nested)]
+    found = [api.composed("config", api._arguments(api._pairs({}, given)))[0] for given in (text, nested)]
     for cfg in found:
         cfg.run.dir = "the same"
     assert found[0] == found[1] and found[0].optimizer.lr == 0.001
@@ -525,7 +525,7 @@ def test_the_table_of_readme_names_what_there_is():
     assert len(rows) >= 10
     for overrides in re.findall(r"overrides=(\{.*?\})[`)]", " ".join(rows)):
         given = eval(overrides)
-        assert api._composed("config", api._arguments(api._pairs({}, given)))
+        assert api.composed("config", api._arguments(api._pairs({}, given)))
     for method in re.findall(r"agent\.(\w+)", " ".join(rows)):
         assert hasattr(dqn.agent.Agent, method) or method == "directory"
 
